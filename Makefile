@@ -1,0 +1,57 @@
+# `make` lists what there is. Everything runs in .venv, made on first use from the hashed lock files.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+help:  ## what you can do here
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
+
+$(STAMP): pyproject.toml requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "The venv module is missing; on Debian: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+setup: $(STAMP)  ## make .venv with everything in it
+
+demo: $(STAMP)  ## the main job, live, against the simulated vendor (SECONDS=30 to stop by itself)
+	@$(BIN)/bibwire demo $(if $(SECONDS),--seconds $(SECONDS))
+
+test: $(STAMP)  ## all tests
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+check: format-check lint types imports  ## what CI checks before the tests
+
+format-check: $(STAMP)
+	@$(BIN)/ruff format --check .
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+imports: $(STAMP)  ## imports point down only
+	@$(BIN)/lint-imports --no-cache
+
+format: $(STAMP)  ## format and mend what can be mended
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+fuzz: $(STAMP)  ## random histories, for as long as you like (HISTORIES=5000)
+	@BIBWIRE_FUZZ_HISTORIES=$(or $(HISTORIES),2000) $(BIN)/python -m pytest -n auto tests/e2e/test_random_histories.py --timeout 0
+
+bench: $(STAMP)  ## the figures of docs/performance.md
+	@$(BIN)/python -m bench
+
+lock: $(STAMP)  ## renew requirements/*.txt from pyproject.toml
+	@requirements/lock.sh $(BIN)
+
+clean:  ## remove what this Makefile made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help setup demo test check format-check lint types imports format fuzz bench lock clean
