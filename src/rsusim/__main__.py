@@ -1,0 +1,114 @@
+"""
+The simulator as a command: `python -m rsusim` serves a world until SIGINT or SIGTERM.
+
+Prints the base URL and each account's name, key and secret; with `--json`, one JSON object.
+"""
+
+import argparse
+import gc
+import sys
+import time
+from datetime import UTC, datetime
+
+import msgspec
+
+from rsusim import worlds
+from rsusim.control import describe
+from rsusim.life import Life
+from rsusim.quirks import Quirks
+from rsusim.rows import warm
+from rsusim.selfcheck import selfcheck
+from rsusim.server import listen, serve_forever, url_of
+from rsusim.world import World
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 well, 1 the self-check failed, 2 wrong use."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    started = time.perf_counter()
+    try:
+        world = _world(args)
+        for text in args.quirk:
+            name, sign, value = text.partition("=")
+            if not sign:
+                raise ValueError(f"--quirk takes NAME=VALUE, not {text!r}")
+            world.quirks.set(name, value)
+    except ValueError as error:
+        parser.error(str(error))
+    warm(world, 0 if args.warm else world.clock.time() - 7 * 86_400)
+    gc.collect()
+    gc.freeze()  # a big world is not walked again by every full collection
+    if args.selfcheck:
+        return selfcheck(world, time.perf_counter() - started, args.warm)
+    try:
+        bound = listen(args.port)
+    except OSError as error:
+        parser.error(f"port {args.port}: {error.strerror}")
+    world.clock.run(args.speed)
+    life = Life(world, args.seed, args.rate) if args.rate > 0 else None
+    serve_forever(world, bound, life, lambda: _announce(world, url_of(bound), args.json))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rsusim",
+        description="A simulated RunSignup API on 127.0.0.1, with seeded people and a life of its own.",
+        epilog=f"Quirks: {', '.join(Quirks().as_dict())}. Control path: see rsusim/control.py.",
+    )
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--scale",
+        default="demo",
+        help="demo, small, original (407,053 people), or a number of people; default: demo",
+    )
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="simulated seconds a second; 0 is frozen; default: 1"
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.2,
+        help="happenings a simulated second; 0 is a world at rest; default: 0.2",
+    )
+    parser.add_argument("--now", help="simulated start, ISO 8601 with zone; default: the real time")
+    parser.add_argument("--quirk", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument(
+        "--warm",
+        action="store_true",
+        help="encode every row before serving, not only those of events of the last week and later",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--selfcheck", action="store_true", help="measure start, memory and pages, and end")
+    return parser
+
+
+def _world(args: argparse.Namespace) -> World:
+    now = datetime.fromisoformat(args.now) if args.now else datetime.now(UTC)
+    if now.tzinfo is None:
+        raise ValueError("--now needs a zone, such as 2026-10-02T12:00:00+00:00")
+    scales = {"demo": worlds.lively_demo, "small": worlds.small, "original": worlds.original}
+    if args.scale in scales:
+        return scales[args.scale](args.seed, now)
+    if not args.scale.isdigit() or int(args.scale) < 1:
+        raise ValueError(f"--scale is {', '.join(scales)} or a number, not {args.scale!r}")
+    return worlds.original(args.seed, now, people=int(args.scale))
+
+
+def _announce(world: World, base_url: str, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(describe(world, base_url)).decode() + "\n")
+    else:
+        lines = [base_url]
+        lines += [f"{a.name}\t{a.api_key}\t{a.api_secret}" for a in world.accounts.values()]
+        sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:  # while a big world was still being made
+        raise SystemExit(130) from None
