@@ -1,0 +1,119 @@
+"""
+Every error of Bibwire, grouped by what its catcher does.
+
+    BibwireError                    the text is one sentence, safe to show: no secret, no runner's name
+    ├── SettingsError               wrong use or settings: tell the user, exit 2
+    ├── DatabaseUnavailable         PostgreSQL cannot be used: tell the operator, exit 1
+    ├── RetryLater                  may pass by itself: try again within bounds, then give up the scope
+    │   ├── VendorUnavailable       no answer, 5xx, 522, error 4 or 5
+    │   ├── Throttled               429 or error 14; `retry_after_seconds` where the vendor said
+    │   └── AnswerUnreadable        not JSON, cut off, or of a shape that is not documented
+    ├── PartnerStopped              nothing can work under this credential until a person acts
+    │   ├── KeyRefused              error 6 or 13
+    │   └── CallerRefused           error 17: the caller registration; concerns every partner
+    ├── ScopeStopped                this race cannot be read; the others go on
+    │   ├── AccessLost              error 7
+    │   ├── RaceGone                error 201
+    │   └── EventGone               error 301
+    ├── RequestRefused              the vendor calls our request wrong: a fault of ours, or an unknown code
+    ├── ListingNotTrusted           an answer contradicts what was asked: ask one event at a time
+    ├── BadRecord                   one record cannot be represented: quarantine it and go on
+    ├── Collided                    the database let another transaction go first: the next run repeats it
+    ├── ScopeBusy                   another process sweeps this scope: nothing is wrong, it keeps it fresh
+    │   └── LeaseLost               it took the scope over from us; nothing of this page was written
+    └── InvariantBroken             a bug: stop this scope, write nothing
+"""
+
+from __future__ import annotations
+
+
+class BibwireError(Exception):
+    """Base of all. `str(error)` is one sentence that may be shown to anybody."""
+
+
+class SettingsError(BibwireError):
+    """Wrong use or settings."""
+
+
+class DatabaseUnavailable(BibwireError):
+    """PostgreSQL cannot be reached, is too old, or refuses us."""
+
+
+class RetryLater(BibwireError):
+    """May pass by itself."""
+
+
+class VendorUnavailable(RetryLater):
+    """No usable answer from the vendor."""
+
+
+class Throttled(RetryLater):
+    """The vendor asks us to slow down."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class AnswerUnreadable(RetryLater):
+    """HTTP worked, but the body is no answer: HTML, half a document, an undocumented shape."""
+
+
+class PartnerStopped(BibwireError):
+    """Nothing can work under this credential until a person acts."""
+
+
+class KeyRefused(PartnerStopped):
+    """The vendor does not accept this key (error 6), or it is of the wrong kind (error 13)."""
+
+
+class CallerRefused(PartnerStopped):
+    """The vendor does not accept the caller registration (error 17)."""
+
+
+class ScopeStopped(BibwireError):
+    """This race cannot be read; the others go on."""
+
+
+class AccessLost(ScopeStopped):
+    """The key has no right on this race (error 7)."""
+
+
+class RaceGone(ScopeStopped):
+    """The vendor does not know this race (error 201)."""
+
+
+class EventGone(ScopeStopped):
+    """The vendor does not know one of the events asked for (error 301)."""
+
+
+class RequestRefused(BibwireError):
+    """The vendor calls our request wrong."""
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ListingNotTrusted(BibwireError):
+    """An answer to a list of events contradicts what was asked for."""
+
+
+class BadRecord(BibwireError):
+    """One record cannot be represented in the mirror."""
+
+
+class Collided(BibwireError):
+    """The database ended our transaction for another's sake; nothing of it was written."""
+
+
+class ScopeBusy(BibwireError):
+    """Another process sweeps this scope."""
+
+
+class LeaseLost(ScopeBusy):
+    """Another process took the scope over from us; nothing of this page was written."""
+
+
+class InvariantBroken(BibwireError):
+    """Something that must hold does not; nothing of this step was written."""

@@ -1,0 +1,199 @@
+"""
+What one listed or removed registration does to the row stored for it.
+
+Decisions are made on content, never on keys or timestamps alone; timestamps only decide
+which of two contradicting lists is believed:
+
+- The newest answer wins: an older one never overwrites what a later one stored.
+- Of an active row and a removal of the same registration the later one counts, the active
+  one where both are of the same second: lists can lag, and a row can come back.
+- A full listing that shows a removed registration which the complete removed list no longer
+  holds restores it, however old its last modification (`listed_again`).
+
+Pure: no I/O and no clock. Every datetime is aware and in UTC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Any
+
+from bibwire.domain.records import Json, Registration, Removal
+
+ABSENT = "absent"
+
+VENDOR_COLUMNS: tuple[str, ...] = tuple(
+    name for name in Registration.__dataclass_fields__ if name != "registration_id"
+)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+class Kind(StrEnum):
+    """Kinds of change, as table `changes` has them."""
+
+    LOADED = "loaded"
+    REGISTERED = "registered"
+    EDITED = "edited"
+    BIB_ASSIGNED = "bib_assigned"
+    BIB_CHANGED = "bib_changed"
+    BIB_CLEARED = "bib_cleared"
+    REMOVED = "removed"
+    RESTORED = "restored"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row of `participants`: the registration and what we know about its standing."""
+
+    registration: Registration
+    race_id: int
+    as_of: datetime
+    removed_at: datetime | None = None
+    removed_reason: str | None = None
+    new_registration_id: int | None = None
+
+    @property
+    def bib_in_force(self) -> int | None:
+        """The bib on the start list: a removed registration has none."""
+        return self.registration.bib_num if self.removed_at is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """What to store, and the line the feed gets for it."""
+
+    before: Stored | None
+    after: Stored
+    kind: Kind
+    fields: dict[str, Json]
+    modified_at: datetime | None
+
+    @property
+    def bib_from(self) -> int | None:
+        return None if self.before is None else self.before.bib_in_force
+
+    @property
+    def bib_to(self) -> int | None:
+        return self.after.bib_in_force
+
+
+def merge_listed(
+    before: Stored | None,
+    listed: Registration,
+    *,
+    race_id: int,
+    answered_at: datetime,
+    listed_again: bool = False,
+) -> Merge | None:
+    """
+    Merge a registration listed as active. None: nothing changes.
+
+    Args:
+        before: The row stored, None if there is none.
+        race_id: The race it was listed for.
+        answered_at: Vendor's `Date` of the answer that listed it.
+        listed_again: The complete removed list is known not to hold it any more.
+    """
+    if before is not None and before.as_of > answered_at:
+        return None
+    if before is not None and before.removed_at is not None:
+        if not (listed_again or _is_active_again(before, listed)):
+            return None
+        after = replace(
+            before,
+            registration=listed,
+            race_id=race_id,
+            as_of=answered_at,
+            removed_at=None,
+            removed_reason=None,
+            new_registration_id=None,
+        )
+        return _merge(before, after, Kind.RESTORED, listed.last_modified_at)
+    if before is None:
+        after = Stored(registration=listed, race_id=race_id, as_of=answered_at)
+        return _merge(None, after, Kind.REGISTERED, listed.last_modified_at)
+    if listed == before.registration and before.race_id == race_id:
+        return None
+    after = replace(before, registration=listed, race_id=race_id, as_of=answered_at)
+    kind = _kind_of_edit(before.registration.bib_num, listed.bib_num)
+    return _merge(before, after, kind, listed.last_modified_at)
+
+
+def merge_removal(
+    before: Stored | None, removal: Removal, *, race_id: int, answered_at: datetime
+) -> Merge | None:
+    """Merge a row of the removed list. None: nothing changes. Arguments as `merge_listed`."""
+    standing: dict[str, Any] = {
+        "removed_at": removal.removed_at,
+        "removed_reason": removal.reason,
+        "new_registration_id": removal.new_registration_id,
+    }
+    if before is None:
+        after = Stored(registration=removal.registration, race_id=race_id, as_of=answered_at, **standing)
+        return _merge(None, after, Kind.REMOVED, removal.removed_at)
+    if before.removed_at is None:
+        if removal.removed_at < (before.registration.last_modified_at or _LONG_AGO):
+            return None
+    elif before.removed_reason != ABSENT and removal.removed_at < before.removed_at:
+        return None
+    after = replace(before, as_of=max(before.as_of, answered_at), **standing)
+    if _standing(after) == _standing(before):
+        return None
+    return _merge(before, after, Kind.REMOVED, removal.removed_at)
+
+
+def merge_absence(before: Stored, *, high: datetime) -> Merge | None:
+    """
+    Mark an active registration that a complete listing, begun at `high`, does not show.
+
+    The caller has held the listing against the vendor's own count.
+    """
+    if before.removed_at is not None or before.as_of > high:
+        return None
+    after = replace(before, as_of=high, removed_at=high, removed_reason=ABSENT)
+    return _merge(before, after, Kind.REMOVED, None)
+
+
+def _is_active_again(before: Stored, listed: Registration) -> bool:
+    assert before.removed_at is not None
+    # Only a listing said that an absent one was gone; a newer listing takes that back.
+    absent = before.removed_reason == ABSENT
+    return absent or (listed.last_modified_at or _LONG_AGO) >= before.removed_at
+
+
+def _kind_of_edit(before: int | None, after: int | None) -> Kind:
+    if before == after:
+        return Kind.EDITED
+    if before is None:
+        return Kind.BIB_ASSIGNED
+    return Kind.BIB_CLEARED if after is None else Kind.BIB_CHANGED
+
+
+def _standing(row: Stored) -> tuple[datetime | None, str | None, int | None]:
+    return row.removed_at, row.removed_reason, row.new_registration_id
+
+
+def _merge(before: Stored | None, after: Stored, kind: Kind, modified_at: datetime | None) -> Merge:
+    old = {} if before is None else _promised(before)
+    new = _promised(after)
+    fields: dict[str, Json] = {
+        name: [_to_json(old.get(name)), _to_json(value)]
+        for name, value in new.items()
+        if value != old.get(name)
+    }
+    return Merge(before=before, after=after, kind=kind, fields=fields, modified_at=modified_at)
+
+
+def _promised(row: Stored) -> dict[str, Any]:
+    values: dict[str, Any] = {name: getattr(row.registration, name) for name in VENDOR_COLUMNS}
+    values["race_id"] = row.race_id
+    values["removed_at"], values["removed_reason"], values["new_registration_id"] = _standing(row)
+    return values
+
+
+def _to_json(value: Any) -> Json:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return value  # type: ignore[no-any-return]

@@ -1,0 +1,255 @@
+"""
+Which sweeps a stream of a scope needs, and where a sweep that goes on stands.
+
+A sweep freezes `high`, the vendor's `Date` on its first answer; the commit of its last page
+makes `high` the cursor. The next delta asks from the cursor less a lookback, because edits
+can surface after their own second. An event the cursor does not speak for is swept in full
+first. Pure: no I/O and no clock. Every datetime is aware and in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+LIVE_AFTER_END = timedelta(days=7)
+# An interrupted full sync is taken up again within this time; later it begins anew.
+RESUME_FULL = timedelta(hours=24)
+# What was listed this short a time ago needs no delta to be called fresh.
+FRESH = timedelta(minutes=5)
+# Some 1,200 signs of URL: far below what any server in between refuses.
+EVENTS_A_REQUEST = 100
+
+
+class Stream(StrEnum):
+    """The two streams of a scope."""
+
+    PARTICIPANTS = "participants"
+    REMOVED = "removed"
+
+
+class SweepKind(StrEnum):
+    """With or without a lower bound."""
+
+    FULL = "full"
+    DELTA = "delta"
+
+
+@dataclass(frozen=True, slots=True)
+class Lookback:
+    """
+    How far a delta reads again.
+
+    `short` before the cursor on every poll. When the last long one is `long_every` ago: `long`
+    before where the cursor stood at that one, so that every change that surfaces up to `long`
+    after its own second is read, whenever the polls fall.
+    """
+
+    short: timedelta = timedelta(seconds=15)
+    long: timedelta = timedelta(minutes=10)
+    long_every: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """
+    A sweep and its position.
+
+    Args:
+        since: Lower bound asked for; None in a full sweep.
+        long: Whether it reads the long span again; a full sweep does.
+        groups: Event ids, list by list; each list is one request sequence.
+        group: Index of the list it is in.
+        after: Last registration id committed in that list.
+        high: Vendor's `Date` on the first answer; None before it.
+        listed: Rows listed so far by event id (full sweeps of participants).
+        started_at: Our clock.
+    """
+
+    kind: SweepKind
+    since: datetime | None
+    long: bool
+    groups: tuple[tuple[int, ...], ...]
+    started_at: datetime
+    group: int = 0
+    after: int = 0
+    high: datetime | None = None
+    listed: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def event_ids(self) -> frozenset[int]:
+        return frozenset(event_id for group in self.groups for event_id in group)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether each event is asked for by itself."""
+        return all(len(group) == 1 for group in self.groups)
+
+    def counted(self, *, answered_at: datetime, listed: dict[int, int]) -> Sweep:
+        """Return the sweep with a page's rows counted, and `high` frozen by the first."""
+        counts = {
+            event_id: self.listed.get(event_id, 0) + listed.get(event_id, 0)
+            for event_id in self.listed | listed
+        }
+        return replace(self, high=self.high or answered_at, listed=counts)
+
+    def advanced(self, *, through: int | None) -> Sweep | None:
+        """
+        Return the position after a page that listed ids up to `through`; None at the end.
+
+        A `through` of None is the end of the group.
+        """
+        if through is not None:
+            return replace(self, after=through)
+        if self.group + 1 < len(self.groups):
+            return replace(self, group=self.group + 1, after=0)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """
+    The last full listing of a stream that came to its end.
+
+    Args:
+        ended_at: Our clock.
+        high: Vendor's `Date` on its first answer.
+        counts: Rows listed by event id.
+    """
+
+    ended_at: datetime
+    high: datetime
+    counts: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """
+    Where a stream stands.
+
+    Args:
+        cursor_at: The vendor instant to which the mirror is complete for `event_ids`.
+        long_at: Where the cursor stood after the last sweep that read the long span.
+        sweep: The sweep that goes on, or was interrupted.
+        listing: The last full listing of a full sync that goes on.
+    """
+
+    cursor_at: datetime | None = None
+    event_ids: frozenset[int] = frozenset()
+    long_at: datetime | None = None
+    sweep: Sweep | None = None
+    listing: Listing | None = None
+
+    def finished(self, sweep: Sweep, live: frozenset[int], *, now: datetime) -> StreamState:
+        """Return the state that the commit of the sweep's last page makes; `live` as in `plan`."""
+        assert sweep.high is not None
+        if self.cursor_at is not None and not sweep.event_ids >= live:
+            # Some events joined the others: the cursor still speaks for all of them.
+            return replace(
+                self,
+                cursor_at=min(self.cursor_at, sweep.high),
+                event_ids=self.event_ids | sweep.event_ids,
+                sweep=None,
+            )
+        listing = self.listing
+        if sweep.kind is SweepKind.FULL:
+            listing = Listing(ended_at=now, high=sweep.high, counts=sweep.listed)
+        return StreamState(
+            cursor_at=sweep.high,
+            event_ids=sweep.event_ids,
+            long_at=sweep.high if sweep.long else self.long_at,
+            listing=listing,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """
+    What is asked of a stream.
+
+    Args:
+        live: The events to keep fresh.
+        now: Our clock.
+        full_since: List everything, unless it was listed since then; None: changes are enough.
+        single_full, single_delta: Ask for one event at a time in such sweeps.
+    """
+
+    live: frozenset[int]
+    now: datetime
+    full_since: datetime | None = None
+    single_full: bool = False
+    single_delta: bool = False
+    lookback: Lookback = field(default_factory=Lookback)
+
+    def full(self, event_ids: Iterable[int]) -> Sweep:
+        """Return a sweep without a lower bound."""
+        return Sweep(
+            kind=SweepKind.FULL,
+            since=None,
+            long=True,
+            groups=grouped(event_ids, single=self.single_full),
+            started_at=self.now,
+        )
+
+    def delta(self, state: StreamState) -> Sweep:
+        """Return a sweep of all live events from the cursor less the lookback that is due."""
+        assert state.cursor_at is not None
+        long_at = state.long_at
+        # Whichever clock is ahead: a slow one of ours must not put the long look off for ever.
+        long = long_at is None or max(self.now, state.cursor_at) - long_at >= self.lookback.long_every
+        if long:
+            since = min(state.cursor_at, long_at or state.cursor_at) - self.lookback.long
+        else:
+            since = state.cursor_at - self.lookback.short
+        return Sweep(
+            kind=SweepKind.DELTA,
+            since=since,
+            long=long,
+            groups=grouped(self.live, single=self.single_delta),
+            started_at=self.now,
+        )
+
+    def may_resume(self, sweep: Sweep) -> bool:
+        """Say whether an interrupted sweep still means the same."""
+        single = self.single_full if sweep.kind is SweepKind.FULL else self.single_delta
+        if sweep.high is None or not sweep.event_ids <= self.live or (single and not sweep.is_single):
+            return False
+        if self.full_since is None:
+            return True
+        return sweep.kind is SweepKind.FULL and self.now - sweep.started_at <= RESUME_FULL
+
+
+def is_live(starts_at: datetime | None, ends_at: datetime | None, *, now: datetime) -> bool:
+    """Say whether an event is kept fresh: until 7 days after its end, or start without an end."""
+    end = ends_at or starts_at
+    return end is None or now < end + LIVE_AFTER_END
+
+
+def grouped(event_ids: Iterable[int], *, single: bool) -> tuple[tuple[int, ...], ...]:
+    """Cut event ids into the lists asked for together."""
+    ids = sorted(event_ids)
+    size = 1 if single else EVENTS_A_REQUEST
+    return tuple(tuple(ids[start : start + size]) for start in range(0, len(ids), size))
+
+
+def plan(state: StreamState, wish: Wish) -> list[Sweep]:
+    """Return the sweeps that make a stream fresh, in order; the interrupted one first."""
+    sweeps: list[Sweep] = []
+    resumed = state.sweep if state.sweep is not None and wish.may_resume(state.sweep) else None
+    if resumed is not None:
+        sweeps.append(resumed)
+        state = state.finished(resumed, wish.live, now=wish.now)
+    if state.cursor_at is None or state.event_ids.isdisjoint(wish.live):
+        return [*sweeps, wish.full(wish.live)]
+    listed_at = state.listing.ended_at if state.listing is not None else None
+    if wish.full_since is not None and (listed_at is None or listed_at < wish.full_since):
+        return [*sweeps, wish.full(wish.live)]
+    unknown = wish.live - state.event_ids
+    if unknown:
+        return [*sweeps, wish.full(unknown), wish.delta(state)]
+    read_at = resumed.started_at if resumed is not None else wish.full_since and listed_at
+    if read_at is not None and wish.now - read_at < FRESH:
+        return sweeps
+    return [*sweeps, wish.delta(state)]
