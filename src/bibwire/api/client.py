@@ -1,0 +1,375 @@
+"""
+The vendor's answers under one credential, as pages and numbers.
+
+Every attempt takes a permit first and is reported afterwards, retries and failures too. Errors
+are those of `domain/errors.py` and carry nothing of the request: no URL, no secret, no chain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from types import TracebackType
+from typing import Final, Protocol, Self, TypeVar
+
+import stamina
+
+from bibwire.api.answers import check_answer, parse_http_date, retry_after_seconds
+from bibwire.api.endpoints import (
+    PARTICIPANT_COUNTS,
+    PARTICIPANTS,
+    RACES,
+    REMOVED_PARTICIPANTS,
+    Endpoint,
+)
+from bibwire.api.paging import Fullness, page_of
+from bibwire.api.participants import decode_participant
+from bibwire.api.races import count_races, decode_counts, decode_race_list
+from bibwire.api.retry import Backoff
+from bibwire.api.rows import Cut, cut
+from bibwire.api.transport import Answer, Transport, check_base_url
+from bibwire.clock import Clock
+from bibwire.domain.errors import AnswerUnreadable, BadRecord, BibwireError
+from bibwire.domain.records import Page, RacePage, RawRow, UnreadableRow
+from bibwire.domain.secrets import CallerRegistration, Credential
+
+__all__ = ["CallMade", "Permits", "VendorClient", "check_base_url"]
+
+_T = TypeVar("_T")
+_Parameters = list[tuple[str, str]]
+
+# Without the vendor's `Date` the moment before sending is the best there is. The margin is for
+# a clock of ours that is fast: an `answered_at` too early costs rows read twice, one too late
+# costs rows.
+_CLOCK_MARGIN: Final = timedelta(seconds=60)
+# If instead ours is that slow, the cursor lags behind by as much: rows are read twice, none is lost.
+_FAR_AHEAD: Final = timedelta(minutes=5)
+
+
+class Permits(Protocol):
+    """The right to make a call, held while it is in flight."""
+
+    def permit(self, endpoint: str) -> AbstractAsyncContextManager[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallMade:
+    """
+    One attempt, as it ended.
+
+    `status` is None without an answer; `error` names what was wrong, None if nothing was.
+    `bytes_received` are those on the wire; `seconds` are in flight, without waiting for a
+    permit. `attempt` counts from 1.
+    """
+
+    endpoint: str
+    status: int | None
+    error: str | None
+    bytes_received: int
+    seconds: float
+    attempt: int
+
+
+class VendorClient:
+    """
+    Speaks to the vendor for one partner.
+
+    Args:
+        timeout_seconds: For connecting, sending, each silence and a free connection alike; a
+            whole call takes at most four times as long.
+        retry_seconds: How long one call is retried, counting attempts and waits but not
+            the time in line for a permit.
+        on_call: Called after each attempt. Must not raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        credential: Credential,
+        caller: CallerRegistration | None,
+        permits: Permits,
+        clock: Clock,
+        timeout_seconds: float = 30.0,
+        retry_seconds: float = 60.0,
+        on_call: Callable[[CallMade], None] | None = None,
+        max_attempts: int = 8,
+    ) -> None:
+        self._transport = Transport(
+            base_url=base_url,
+            credential=credential,
+            caller=caller,
+            timeout_seconds=timeout_seconds,
+        )
+        self._permits = permits
+        self._clock = clock
+        self._retry_seconds = retry_seconds
+        self._on_call = on_call
+        self._max_attempts = max_attempts
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def races(self, *, start_date: date) -> AsyncGenerator[RacePage, None]:
+        """
+        Yield the races on or after that day, with their events.
+
+        Pages are numbered, so a race can stand on two of them when the list changes
+        meanwhile.
+        """
+        size = RACES.page_size or 0
+        fullness = Fullness(size)
+        number, before = 1, frozenset[int]()
+        while True:
+            page = await self._call(
+                RACES,
+                None,
+                [
+                    ("start_date", start_date.isoformat()),
+                    ("results_per_page", str(size)),
+                    ("page", str(number)),
+                ],
+                decode_race_list,
+            )
+            is_full = fullness.is_full(count_races(page))
+            ids = frozenset(race.race_id for race in page.races)
+            if is_full and ids and ids == before:
+                raise AnswerUnreadable("the vendor sends the same page of races again and again")
+            yield page
+            if not is_full:
+                return
+            number, before = number + 1, ids
+
+    def participants(
+        self,
+        race_id: int,
+        event_ids: Sequence[int],
+        *,
+        after: int = 0,
+        modified_after: datetime | None = None,
+        page_size: int = 2500,
+        ahead: bool = False,
+    ) -> AsyncGenerator[Page, None]:
+        """
+        Yield the active registrations of these events, by ascending id.
+
+        Args:
+            after: Only ids above this one; 0 for all.
+            modified_after: Only those modified in this second or later.
+            page_size: Rows a page, at most 2,500.
+            ahead: Fetch the next page while the last is being worked on. By default it
+                is fetched only when asked for, so that a process that dies repeats one call.
+
+        Raises:
+            ListingNotTrusted: If the answer does not fit a list of several events.
+        """
+        return self._listing(PARTICIPANTS, race_id, event_ids, after, modified_after, page_size, ahead)
+
+    def removed_participants(
+        self,
+        race_id: int,
+        event_ids: Sequence[int],
+        *,
+        after: int = 0,
+        modified_after: datetime | None = None,
+        page_size: int = 2500,
+        ahead: bool = False,
+    ) -> AsyncGenerator[Page, None]:
+        """Yield the registrations that left these events; arguments as of `participants`."""
+        return self._listing(
+            REMOVED_PARTICIPANTS, race_id, event_ids, after, modified_after, page_size, ahead
+        )
+
+    async def participant_counts(self, race_id: int, event_ids: Sequence[int]) -> dict[int, int]:
+        """Return the vendor's own number of active registrations, by event."""
+        return await self._call(
+            PARTICIPANT_COUNTS,
+            race_id,
+            [("event_id", _id_list(event_ids))],
+            lambda body, _: decode_counts(body),
+        )
+
+    async def search_bib(self, race_id: int, event_ids: Sequence[int], bib: int) -> Page:
+        """
+        Return those who wear that bib now: none, one, or several.
+
+        Whether the vendor matches whole bibs is not documented, so each row is looked at.
+        A row that cannot be is in `unreadable`.
+        """
+        size = PARTICIPANTS.page_size or 0
+        answer, answered_at = await self._cut(
+            PARTICIPANTS,
+            race_id,
+            event_ids,
+            [("results_per_page", str(size)), ("search_bib", str(bib))],
+        )
+        page = page_of(
+            answer,
+            asked_event_ids=event_ids,
+            after=0,
+            page_size=size,
+            fullness=Fullness(size),
+            answered_at=answered_at,
+        )
+        rows: list[RawRow] = []
+        unreadable = list(page.unreadable)
+        for row in page.rows:
+            try:
+                if decode_participant(row.raw).bib_num == bib:
+                    rows.append(row)
+            except BadRecord as error:
+                unreadable.append(UnreadableRow(str(error), row.raw))
+        return Page(rows, unreadable, answered_at, page.after, page.through)
+
+    async def _listing(
+        self,
+        endpoint: Endpoint,
+        race_id: int,
+        event_ids: Sequence[int],
+        after: int,
+        modified_after: datetime | None,
+        page_size: int,
+        ahead: bool,
+    ) -> AsyncGenerator[Page, None]:
+        size = max(1, min(page_size, endpoint.page_size or page_size))
+        asked = tuple(dict.fromkeys(event_ids))
+        fullness = Fullness(size)
+
+        async def fetch(after: int) -> Page:
+            parameters: _Parameters = [("results_per_page", str(size))]
+            if after:
+                parameters.append(("after_registration_id", str(after)))
+            if modified_after is not None:
+                # Whole seconds, downwards: the filter is inclusive.
+                seconds = math.floor(modified_after.timestamp())
+                parameters.append(("modified_after_timestamp", str(seconds)))
+            answer, answered_at = await self._cut(endpoint, race_id, asked, parameters)
+            return page_of(
+                answer,
+                asked_event_ids=asked,
+                after=after,
+                page_size=size,
+                fullness=fullness,
+                answered_at=answered_at,
+            )
+
+        coming: asyncio.Task[Page] | None = None
+        try:
+            page = await fetch(after)
+            while True:
+                if ahead and page.through is not None:
+                    coming = asyncio.create_task(fetch(page.through))
+                yield page
+                if page.through is None:
+                    return
+                page = await (coming or fetch(page.through))
+                coming = None
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait([coming])
+                if not coming.cancelled():
+                    coming.exception()  # looked at, or asyncio complains that nobody did
+
+    async def _cut(
+        self, endpoint: Endpoint, race_id: int, event_ids: Sequence[int], parameters: _Parameters
+    ) -> tuple[Cut, datetime]:
+        return await self._call(
+            endpoint,
+            race_id,
+            [("event_id", _id_list(event_ids)), *parameters],
+            lambda body, answered_at: (cut(body, event_ids), answered_at),
+        )
+
+    async def _call(
+        self,
+        endpoint: Endpoint,
+        race_id: int | None,
+        parameters: _Parameters,
+        read: Callable[[bytes, datetime], _T],
+    ) -> _T:
+        """Make the call until it is answered, refused, or given up."""
+        query = [*endpoint.fixed.items(), *parameters]
+        path = endpoint.path_for(race_id)
+        backoff = Backoff(clock=self._clock, retry_seconds=self._retry_seconds)
+        async for attempt in stamina.retry_context(on=backoff, attempts=self._max_attempts, timeout=None):
+            with attempt:
+                await backoff.pause()
+                return await self._attempt(endpoint, path, query, read, backoff, attempt.num)
+        raise AssertionError("stamina gives the attempt's result or its error")
+
+    async def _attempt(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        query: _Parameters,
+        read: Callable[[bytes, datetime], _T],
+        backoff: Backoff,
+        number: int,
+    ) -> _T:
+        async with self._permits.permit(endpoint.name):
+            sent_at, started = self._clock.now(), self._clock.monotonic()
+            outcome: Answer | BibwireError | None = None
+            try:
+                outcome = await self._transport.get(path, query)
+            finally:
+                seconds = self._clock.monotonic() - started
+                if outcome is None:  # cancelled: the vendor may have counted it all the same
+                    self._report(CallMade(endpoint.name, None, "Cancelled", 0, seconds, number))
+        backoff.spend(seconds)
+        backoff.retry_after_seconds = None
+
+        status, received = None, 0
+        result: tuple[_T] | BibwireError
+        if isinstance(outcome, BibwireError):
+            result = outcome
+        else:
+            status, received = outcome.status, outcome.bytes_received
+            backoff.retry_after_seconds = retry_after_seconds(outcome.headers, now=self._clock.now())
+            result = self._read(outcome, sent_at, read)
+        said = f"{type(result).__name__}: {result}" if isinstance(result, BibwireError) else None
+        self._report(CallMade(endpoint.name, status, said, received, seconds, number))
+        if isinstance(result, BibwireError):
+            raise result
+        return result[0]
+
+    def _read(
+        self, answer: Answer, sent_at: datetime, read: Callable[[bytes, datetime], _T]
+    ) -> tuple[_T] | BibwireError:
+        answered_at = parse_http_date(answer.headers.get("date", ""))
+        # One server whose clock is far ahead would carry the cursor past changes to come.
+        if answered_at is None or answered_at > self._clock.now() + _FAR_AHEAD:
+            answered_at = sent_at - _CLOCK_MARGIN
+        try:
+            check_answer(answer.status, answer.body, answer.headers)
+            return (read(answer.body, answered_at),)
+        except BibwireError as error:
+            # The vendor's own words may be in it; and the chain may hold the body.
+            error.args = tuple(self._transport.redactor.redact_text(str(arg)) for arg in error.args)
+            error.__context__ = None
+            return error.with_traceback(None)
+
+    def _report(self, call: CallMade) -> None:
+        if self._on_call is not None:
+            self._on_call(call)
+
+
+def _id_list(event_ids: Sequence[int]) -> str:
+    if not event_ids:
+        raise ValueError("at least one event must be asked for")
+    return ",".join(str(event_id) for event_id in dict.fromkeys(event_ids))

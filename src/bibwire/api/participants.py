@@ -1,0 +1,298 @@
+"""
+One raw record -> a Registration or a Removal. Pure; the hot path of a first load.
+
+Each modelled field is taken out of the decoded object into its column, and what is left over
+is `additional_data`. A value that does not fit its column goes back where it was, as sent, so
+that columns and `additional_data` together always hold the whole record. Null, absent, and for
+numbers and money the empty string, are the same thing: None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Any, Final, TypeVar
+
+from bibwire.api.exact import decode_record, plain_int
+from bibwire.domain.errors import BadRecord
+from bibwire.domain.instants import from_epoch, parse_eastern, parse_iso_date, parse_registered
+from bibwire.domain.money import parse_money
+from bibwire.domain.records import JsonObject, Registration, Removal
+
+_T = TypeVar("_T")
+
+_TOP_32: Final = 1 << 31
+_TOP_64: Final = 1 << 63
+
+_TEAM: Final = (
+    "team_id",
+    "team_name",
+    "team_type_id",
+    "team_type",
+    "team_gender",
+    "team_bib_num",
+)
+_MONEY: Final = (
+    "race_fee",
+    "offline_payment_amount",
+    "processing_fee",
+    "processing_fee_paid_by_user",
+    "processing_fee_paid_by_race",
+    "partner_fee",
+    "affiliate_profit",
+    "extra_fees",
+    "amount_paid",
+    "usatf_discount_amount_in_cents",
+)
+
+
+def decode_participant(raw: bytes, event_id: int | None = None) -> Registration:
+    """
+    Return an active registration.
+
+    Args:
+        event_id: The event the answer's envelope names, if it does; the row's own wins.
+
+    Raises:
+        BadRecord: If it has no usable ids or holds what PostgreSQL cannot; the reason names
+            nobody.
+    """
+    record = decode_record(raw)
+    last_modified_at = _take(record, "last_modified", from_epoch)
+    return _registration(record, last_modified_at, event_id)
+
+
+def decode_removed(raw: bytes, event_id: int | None) -> Removal:
+    """
+    Return a registration that left its event.
+
+    Args:
+        event_id: As above.
+
+    Raises:
+        BadRecord: As above, and if nothing says when it was removed.
+    """
+    record = decode_record(raw)
+    removed_at = _take_removed_at(record)
+    if removed_at is None:
+        raise BadRecord("the removed row says neither in seconds nor as a date when it left")
+    reason = record.pop("removed_reason", None)
+    if type(reason) is not str:
+        if reason is not None:
+            record["removed_reason"] = reason
+        reason = "unknown"
+    new_id = _take(record, "new_registration_id", _positive)
+    registration = _registration(record, removed_at, event_id)
+    return Removal(registration.registration_id, removed_at, reason, new_id, registration)
+
+
+def _take_removed_at(record: dict[str, Any]) -> datetime | None:
+    """Take the epoch and its text; the text stays if it says something else."""
+    removed_at = _take(record, "last_modified_ts", from_epoch)
+    text = record.get("last_modified")
+    moment = parse_eastern(text) if type(text) is str else None
+    if moment is not None:
+        readings = (moment.instant, moment.second_instant)
+        if removed_at is None:
+            removed_at = moment.instant
+        if removed_at in readings and not moment.in_gap:
+            del record["last_modified"]
+    elif text is None:
+        record.pop("last_modified", None)
+    return removed_at
+
+
+def _registration(
+    record: dict[str, Any], last_modified_at: datetime | None, enclosing_event_id: int | None
+) -> Registration:
+    pop = record.pop
+    registration_id = pop("registration_id", None)
+    if type(registration_id) is not int or not 0 < registration_id < _TOP_64:
+        registration_id = _positive(registration_id)
+        if registration_id is None:
+            raise BadRecord("the registration_id is missing or not a positive 64-bit number")
+    event_id = pop("event_id", None)
+    if event_id is None:
+        event_id = enclosing_event_id
+    elif type(event_id) is not int or not 0 < event_id < _TOP_64:
+        event_id = _positive(event_id)
+        if event_id is None:
+            raise BadRecord("the event_id is not a positive 64-bit number")
+
+    user = record.get("user")
+    if type(user) is dict:
+        address = user.pop("address", None)
+        if type(address) is dict:
+            city = _part(address, "city")
+            state = _part(address, "state")
+            country_code = _part(address, "country_code")
+        else:
+            if address is not None:
+                user["address"] = address
+            address = city = state = country_code = None
+    else:
+        if user is None:
+            pop("user", None)
+        user = {}
+        address = city = state = country_code = None
+
+    bib = pop("bib_num", None)
+    if bib is None or bib == "":
+        bib_num = None
+    elif type(bib) is int and -_TOP_32 <= bib < _TOP_32:
+        bib_num = bib
+    else:
+        bib_num = _bib(bib)
+        if bib_num is None or str(bib_num) != bib:
+            record["bib_num"] = bib
+
+    chip = pop("chip_num", None)
+    if type(chip) is int:
+        chip = str(chip)
+    elif chip is not None and type(chip) is not str:
+        record["chip_num"] = chip
+        chip = None
+
+    registered = pop("registration_date", None)
+    registered_at = None
+    if registered is not None:
+        moment = None
+        if type(registered) is str:
+            moment = parse_registered(registered, last_modified_at)
+        if moment is not None:
+            registered_at = moment.instant
+        if moment is None or moment.in_gap:
+            record["registration_date"] = registered
+
+    team: JsonObject | None = None
+    for key in _TEAM:
+        value = pop(key, None)
+        if value is not None:
+            if team is None:
+                team = {}
+            team[key] = value
+    sent = [pop(key, None) for key in _MONEY]
+    try:
+        amounts = _amounts(*sent)
+    except TypeError:  # not even hashable
+        amounts = None
+    payment = dict(amounts) if amounts is not None else _take_money(record, sent)
+
+    user_id = user.pop("user_id", None)
+    if type(user_id) is not int or not -_TOP_64 <= user_id < _TOP_64:
+        user_id = _put_back(user, "user_id", user_id, plain_int)
+    age = pop("age", None)
+    if type(age) is not int or not -_TOP_32 <= age < _TOP_32:
+        age = _put_back(record, "age", age, _int4)
+
+    # By position: this runs once for each row of a first load.
+    registration = Registration(
+        registration_id,
+        event_id,
+        user_id,
+        _text(user, "first_name"),
+        _text(user, "middle_name"),
+        _text(user, "last_name"),
+        _text(user, "email"),
+        _text(user, "phone"),
+        _take(user, "dob", _dob),
+        _text(user, "gender"),
+        age,
+        address,
+        city,
+        state,
+        country_code,
+        bib_num,
+        chip,
+        registered_at,
+        last_modified_at,
+        team,
+        payment or None,
+        record,
+    )
+    if not user and type(record.get("user")) is dict:
+        del record["user"]
+    return registration
+
+
+@lru_cache(maxsize=4096)
+def _amounts(*sent: object) -> JsonObject | None:
+    """
+    Read a record's money, the fields in the order of `_MONEY`; None if one of them is no amount.
+
+    The same few sums stand in thousands of records of an event.
+    """
+    amounts: JsonObject = {}
+    for key, value in zip(_MONEY, sent, strict=True):
+        if value is None or value == "":
+            continue
+        amount = parse_money(value) if type(value) is str else None
+        if amount is None:
+            return None
+        amounts[key] = amount
+    return amounts
+
+
+def _take_money(record: dict[str, Any], sent: list[Any]) -> JsonObject:
+    """Read the amounts there are; put back, as sent, what is none."""
+    amounts: JsonObject = {}
+    for key, value in zip(_MONEY, sent, strict=True):
+        if value is not None and value != "":
+            amount = parse_money(value) if type(value) is str else None
+            if amount is None:
+                record[key] = value
+            else:
+                amounts[key] = amount
+    return amounts
+
+
+def _take(record: dict[str, Any], key: str, read: Callable[[Any], _T | None]) -> _T | None:
+    """Take a value out; put it back, as sent, if it cannot be read."""
+    return _put_back(record, key, record.pop(key, None), read)
+
+
+def _put_back(record: dict[str, Any], key: str, sent: Any, read: Callable[[Any], _T | None]) -> _T | None:
+    """Return what was sent, read; if it cannot be, it goes back where it was."""
+    if sent is None or sent == "":
+        return None
+    value = read(sent)
+    if value is None:
+        record[key] = sent
+    return value
+
+
+def _text(record: dict[str, Any], key: str) -> str | None:
+    """Take a text as sent, spaces and all; anything else stays where it is."""
+    value = record.pop(key, None)
+    if type(value) is str:
+        return value
+    if value is not None:
+        record[key] = value
+    return None
+
+
+def _part(address: dict[str, Any], key: str) -> str | None:
+    """Copy a part out of the address, which keeps it; an empty one is None."""
+    value = address.get(key)
+    return value if type(value) is str and value else None
+
+
+def _bib(value: object) -> int | None:
+    """Read a bib's digits, leading zeros allowed; 0 is a bib."""
+    if type(value) is not str or not value.isascii() or not value.isdigit():
+        return None
+    return plain_int(value.lstrip("0") or "0", bits=32)
+
+
+def _int4(value: object) -> int | None:
+    return plain_int(value, bits=32)
+
+
+def _positive(value: object) -> int | None:
+    number = plain_int(value)
+    return number if number is not None and number > 0 else None
+
+
+def _dob(value: object) -> date | None:
+    return parse_iso_date(value) if type(value) is str else None

@@ -1,0 +1,201 @@
+"""
+The race list -> races with their events, and the counts of participants. Pure.
+
+Event times are in the race's zone, `last_modified` is US Eastern, `next_date` a date. A race
+without a zone, or with one nobody knows, is read as US Eastern; `timezone` keeps what was sent.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from bibwire.api.answers import without_bom
+from bibwire.api.distances import parse_distance
+from bibwire.api.exact import Originals, decode_record, masked_copy, plain_int
+from bibwire.domain.errors import AnswerUnreadable, BadRecord
+from bibwire.domain.instants import EASTERN, parse_moment, parse_us_date, race_zone
+from bibwire.domain.records import Event, Race, RacePage, UnreadableRow
+
+
+class _RaceList(msgspec.Struct):
+    races: list[msgspec.Raw]
+
+
+class _Counts(msgspec.Struct):
+    participant_counts: list[dict[str, Any]]
+
+
+_race_list: Final = msgspec.json.Decoder(_RaceList)
+_counts: Final = msgspec.json.Decoder(_Counts)
+
+
+def decode_race_list(body: bytes, answered_at: datetime) -> RacePage:
+    """
+    Return one page of the race list.
+
+    A race that cannot be read goes to `unreadable`, and so does an event, whose race stays.
+
+    Raises:
+        AnswerUnreadable: If the body is no race list at all.
+    """
+    body = without_bom(body).strip()
+    races: list[Race] = []
+    unreadable: list[UnreadableRow] = []
+    for raw in _race_slices(body):
+        try:
+            races.append(_race(raw, unreadable))
+        except BadRecord as error:
+            unreadable.append(UnreadableRow(str(error), raw))
+    return RacePage(races=races, unreadable=unreadable, answered_at=answered_at)
+
+
+def decode_counts(body: bytes) -> dict[int, int]:
+    """
+    Return the vendor's number of participants by event.
+
+    Raises:
+        AnswerUnreadable: If anything in it is not an event and a number: a count is used to
+            decide that rows are gone, so half of one is worse than none.
+    """
+    counts: dict[int, int] = {}
+    try:
+        rows = _counts.decode(without_bom(body)).participant_counts
+    except (ValueError, RecursionError):
+        rows = None
+    for row in rows or ():
+        event_id = plain_int(row.get("event_id"))
+        count = plain_int(row.get("num_participants"))
+        if event_id is None or count is None or count < 0:
+            rows = None
+            break
+        if counts.setdefault(event_id, count) != count:
+            rows = None
+            break
+    if rows is None:
+        raise AnswerUnreadable("the vendor's answer is not a list of participant counts")
+    return counts
+
+
+def count_races(page: RacePage) -> int:
+    """Return how many races the page's answer held, readable or not."""
+    broken = sum(not row.reason.startswith(_EVENT_OF) for row in page.unreadable)
+    return len(page.races) + broken
+
+
+_EVENT_OF: Final = "an event of race "
+
+
+def _race_slices(body: bytes) -> list[bytes]:
+    slices = _slices(body)
+    if slices is not None:
+        return [bytes(slice_) for slice_ in slices]
+    masked = masked_copy(body)
+    slices = _slices(masked) if masked is not None else None
+    if masked is None or slices is None:
+        raise AnswerUnreadable("the vendor's answer is not a list of races")
+    originals = Originals(body, masked)
+    return [originals.of(slice_) for slice_ in slices]
+
+
+def _slices(document: bytes) -> list[msgspec.Raw] | None:
+    try:
+        return _race_list.decode(document).races
+    except (ValueError, RecursionError):
+        return None
+
+
+def _race(raw: bytes, unreadable: list[UnreadableRow]) -> Race:
+    record = decode_record(raw)
+    wrapped = record.get("race")
+    if "race_id" not in record and type(wrapped) is dict:
+        record = wrapped
+    race_id = plain_int(record.pop("race_id", None))
+    if race_id is None or race_id <= 0:
+        raise BadRecord("the race_id is missing or not a positive 64-bit number")
+
+    name = _text(record, "name")
+    timezone = _text(record, "timezone")
+    url = _text(record, "url")
+    address = record.pop("address", None)
+    if address is not None and type(address) is not dict:
+        record["address"] = address
+        address = None
+    zone = race_zone(timezone)
+
+    events: list[Event] = []
+    sent = record.pop("events", None)
+    if type(sent) is list:
+        for item in sent:
+            try:
+                events.append(_event(item, race_id, zone))
+            except BadRecord as error:
+                reason = f"{_EVENT_OF}{race_id}: {error}"
+                unreadable.append(UnreadableRow(reason, raw))
+    elif sent is not None:
+        record["events"] = sent
+    return Race(
+        race_id=race_id,
+        name=name or "",
+        timezone=timezone,
+        url=url,
+        address=address,
+        next_date=_date(record, "next_date"),
+        last_modified_at=_instant(record, "last_modified", EASTERN),
+        additional_data=record,
+        events=tuple(events),
+    )
+
+
+def _event(item: object, race_id: int, zone: ZoneInfo) -> Event:
+    if type(item) is not dict:
+        raise BadRecord("it is not a JSON object")
+    record: dict[str, Any] = item
+    event_id = plain_int(record.pop("event_id", None))
+    if event_id is None or event_id <= 0:
+        raise BadRecord("the event_id is missing or not a positive 64-bit number")
+    distance = _text(record, "distance")
+    return Event(
+        event_id=event_id,
+        race_id=race_id,
+        name=_text(record, "name") or "",
+        starts_at=_instant(record, "start_time", zone),
+        ends_at=_instant(record, "end_time", zone),
+        distance=distance,
+        distance_m=parse_distance(distance) if distance else None,
+        event_type=_text(record, "event_type"),
+        additional_data=record,
+    )
+
+
+def _text(record: dict[str, Any], key: str) -> str | None:
+    value = record.pop(key, None)
+    if type(value) is str:
+        return value
+    if value is not None:
+        record[key] = value
+    return None
+
+
+def _date(record: dict[str, Any], key: str) -> date | None:
+    sent = record.pop(key, None)
+    if sent is None or sent == "":
+        return None
+    value = parse_us_date(sent) if type(sent) is str else None
+    if value is None:
+        record[key] = sent
+    return value
+
+
+def _instant(record: dict[str, Any], key: str, zone: ZoneInfo) -> datetime | None:
+    """Take a wall time of that zone; what cannot be rebuilt from the instant stays as sent."""
+    sent = record.pop(key, None)
+    if sent is None or sent == "":
+        return None
+    moment = parse_moment(sent, zone) if type(sent) is str else None
+    if moment is None or moment.in_gap:
+        record[key] = sent
+    return None if moment is None else moment.instant

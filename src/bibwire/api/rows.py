@@ -1,0 +1,173 @@
+"""
+A participants answer -> its rows, as raw JSON with their two ids. Pure.
+
+Only the ids are decoded; the rest of a record is read when somebody wants it. Where the rows
+stand differs (docs/vendor-api.md, "Participants" and "Removed participants"): beside `event`
+for participants, inside it for removed ones, the keys missing when there are none; an array
+with one element an event, or a bare object with the rows of all. All are read the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from bibwire.api.answers import without_bom
+from bibwire.api.exact import Originals, masked_copy, plain_int
+from bibwire.domain.errors import AnswerUnreadable
+from bibwire.domain.records import RawRow, UnreadableRow
+
+TEMPLATE_ID: Final = -1  # the vendor's blank form, never a person
+
+
+class _EventPart(msgspec.Struct):
+    event_id: Any = None
+    participants: list[msgspec.Raw] | None = None
+
+
+class _Element(msgspec.Struct):
+    event: _EventPart | None = None
+    participants: list[msgspec.Raw] | None = None
+
+
+_NOTHING: Final = b"{}"
+
+
+class _Ids(msgspec.Struct, gc=False):
+    registration_id: Any = None
+    event_id: Any = None
+
+
+_elements: Final = msgspec.json.Decoder(list[_Element])
+_slices: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_one_element: Final = msgspec.json.Decoder(_Element)
+_ids: Final = msgspec.json.Decoder(_Ids)
+
+
+@dataclass(slots=True)
+class Cut:
+    """
+    The rows of one answer.
+
+    `rows` ascend by registration id, each id once. `received` counts every record of the
+    answer, readable or not, by which a full page is told; the template is not one.
+    `in_order`: the vendor sent each event's rows in ascending order, as was asked.
+    `last_id` is the largest id in the answer, None without any.
+    """
+
+    rows: list[RawRow] = field(default_factory=list)
+    unreadable: list[UnreadableRow] = field(default_factory=list)
+    received: int = 0
+    in_order: bool = True
+    last_id: int | None = None
+
+
+def cut(body: bytes, asked_event_ids: Collection[int]) -> Cut:
+    """
+    Cut an answer of participants or removed participants into its rows.
+
+    A row's own `event_id` wins. Without one it is the enclosing element's where that can be
+    trusted: one event was asked for, or there are several elements.
+
+    Raises:
+        AnswerUnreadable: If the body is not of a known shape.
+    """
+    body = without_bom(body).strip()
+    originals: Originals | None = None
+    elements = _decode_elements(body)
+    if elements is None and (masked := masked_copy(body)) is not None:
+        elements = _decode_elements(masked)
+        originals = Originals(body, masked)
+    if elements is None:
+        raise AnswerUnreadable("the vendor's answer is not a list of participants by event")
+
+    only_asked = next(iter(asked_event_ids)) if len(asked_event_ids) == 1 else None
+    result = Cut()
+    by_id: dict[int, RawRow] = {}
+    for element in elements:
+        event = element.event
+        enclosing = only_asked
+        if event is not None and (only_asked is not None or len(elements) > 1):
+            named = plain_int(event.event_id)
+            enclosing = named if named is not None else only_asked
+        inside = event.participants if event is not None else None
+        for raws in (inside, element.participants):  # in the order they stand on the wire
+            if raws:
+                _cut_list(raws, enclosing, originals, by_id, result)
+    result.rows = [by_id[key] for key in sorted(by_id)]
+    result.last_id = result.rows[-1].registration_id if result.rows else None
+    return result
+
+
+def _cut_list(
+    raws: Sequence[msgspec.Raw],
+    enclosing: int | None,
+    originals: Originals | None,
+    by_id: dict[int, RawRow],
+    result: Cut,
+) -> None:
+    last = 0
+    decode = _ids.decode
+    for slice_ in raws:
+        raw = bytes(slice_) if originals is None else originals.of(slice_)
+        try:
+            ids = decode(slice_)
+        except (ValueError, RecursionError):
+            result.received += 1
+            result.unreadable.append(UnreadableRow("the row is not a JSON object", raw))
+            continue
+        registration_id = ids.registration_id
+        if type(registration_id) is not int or not 0 < registration_id < 1 << 63:
+            registration_id = plain_int(registration_id)
+            if registration_id == TEMPLATE_ID:
+                continue
+            if registration_id is None or registration_id <= 0:
+                result.received += 1
+                reason = "the row's registration_id is missing or not a positive 64-bit number"
+                result.unreadable.append(UnreadableRow(reason, raw))
+                continue
+        event_id = ids.event_id
+        if event_id is None:
+            event_id = enclosing
+        elif type(event_id) is not int or not 0 < event_id < 1 << 63:
+            event_id = plain_int(event_id)
+            if event_id is None or event_id <= 0:
+                result.received += 1
+                reason = "the row's event_id is not a positive 64-bit number"
+                result.unreadable.append(UnreadableRow(reason, raw))
+                continue
+        if registration_id < last:
+            result.in_order = False
+        last = registration_id
+        row = RawRow(registration_id, event_id, raw)
+        if (earlier := by_id.setdefault(registration_id, row)) is not row:
+            if earlier.raw == raw:
+                continue  # the same record in both places counts once
+            reason = "the registration_id stands twice in one answer, with different content"
+            result.unreadable.append(UnreadableRow(reason, raw))
+        result.received += 1
+
+
+def _decode_elements(body: bytes) -> list[_Element] | None:
+    try:
+        if body[:1] == b"[":
+            elements = _elements.decode(body)
+            if all(element.event or element.participants is not None for element in elements):
+                return elements
+            # Empty is known; anything else without our keys may be an error of a new form.
+            slices = _slices.decode(body)
+            if all(
+                element.event or element.participants is not None or bytes(slice_) == _NOTHING
+                for element, slice_ in zip(elements, slices, strict=True)
+            ):
+                return elements
+        elif body[:1] == b"{":
+            element = _one_element.decode(body)
+            if element.event is not None or element.participants is not None:
+                return [element]
+    except (ValueError, RecursionError):
+        pass
+    return None

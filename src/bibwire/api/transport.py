@@ -1,0 +1,220 @@
+"""
+One HTTP request and its answer; the only file that imports httpx2.
+
+Nothing is raised from here for a request that fails: a transport error holds the request, its
+URL holds `api_secret`, and a raised error would drag all of it along in its context and its
+frames. So `get` returns the error as a value, with a sentence of our own, for the caller to raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx2
+
+from bibwire.api.quiet import quiet_libraries
+from bibwire.domain.errors import (
+    AnswerUnreadable,
+    BibwireError,
+    InvariantBroken,
+    SettingsError,
+    VendorUnavailable,
+)
+from bibwire.domain.secrets import CallerRegistration, Credential, Redactor, Secret
+
+# 2,500 rows are 5.5 MB. Something twenty times as large is not an answer to us.
+_LONGEST_BODY_BYTES: Final = 128 * 1024 * 1024
+# Each time-out bounds one silence; an answer that drips for ever is bounded by this many of them.
+_TIMEOUTS_A_CALL: Final = 4
+_HEADERS_USED: Final = ("date", "retry-after")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    An HTTP answer, its body unpacked and redacted.
+
+    `headers`, by lower-case name, are the few that are used: others may echo the request.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    bytes_received: int
+
+
+def check_base_url(url: str) -> str:
+    """
+    Return the API address without a trailing slash.
+
+    Raises:
+        SettingsError: If it is not https, nor http to this very machine, or carries a user
+            name, a query or a fragment. The message does not repeat the address.
+    """
+    said = "the API address (BIBWIRE_API_URL)"
+    try:
+        parts = urlsplit(url.strip())
+        host = parts.hostname or ""
+        _ = parts.port  # read for its check
+    except ValueError:
+        raise SettingsError(f"{said} is not an https address") from None
+    if not host or parts.scheme not in ("https", "http"):
+        raise SettingsError(f"{said} is not an https address")
+    if parts.username is not None or parts.password is not None:
+        raise SettingsError(f"{said} must not hold a user name or a password")
+    if parts.query or parts.fragment:
+        raise SettingsError(f"{said} must end with the path, without ? and #")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise SettingsError(f"{said} must be https: plain http is for this machine only")
+    return url.strip().rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Transport:
+    """Connections to the vendor under one credential. Follows no redirect and uses no proxy."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        credential: Credential,
+        caller: CallerRegistration | None,
+        timeout_seconds: float,
+    ) -> None:
+        quiet_libraries()
+        self._base_url = check_base_url(base_url)
+        self._credential = credential
+        self._caller = caller
+        self._timeout_seconds = timeout_seconds
+        self._redactor = Redactor((*credential.secrets, *(caller.secrets if caller else ())))
+        for secret in _in_headers(credential, caller):
+            if not (secret.reveal().isascii() and secret.reveal().isprintable()):
+                raise SettingsError("a key or secret holds signs that no HTTP header can carry")
+        self._client = httpx2.AsyncClient(
+            # Proxies, .netrc and the like from the environment would see the secrets.
+            trust_env=False,
+            follow_redirects=False,
+            verify=_tls(),
+            headers={"User-Agent": f"bibwire/{_version()}", "Accept": "application/json"},
+            timeout=httpx2.Timeout(
+                connect=timeout_seconds,
+                read=timeout_seconds,
+                write=timeout_seconds,
+                pool=timeout_seconds,
+            ),
+            limits=httpx2.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=20.0),
+        )
+
+    @property
+    def redactor(self) -> Redactor:
+        return self._redactor
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def get(self, path: str, parameters: Sequence[tuple[str, str]]) -> Answer | BibwireError:
+        """Return the answer, or the error that explains why there is none."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds * _TIMEOUTS_A_CALL):
+                return await self._get(path, parameters)
+        except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
+            return self._explained(error)
+        except Exception as error:
+            # A fault of ours or of the library. Its text is unknown and may quote the request.
+            return InvariantBroken(f"the HTTP client failed with {type(error).__name__}")
+
+    async def _get(self, path: str, parameters: Sequence[tuple[str, str]]) -> Answer | BibwireError:
+        query: list[tuple[str, str | int | float | bool | None]] = [*parameters]
+        headers: dict[str, str] = {}
+        credential, caller = self._credential, self._caller
+        if credential.kind == "key" and credential.secret is not None:
+            query.append(("api_key", credential.key.reveal()))
+            query.append(("api_secret", credential.secret.reveal()))
+        elif credential.kind == "v2" and credential.secret is not None:
+            query.append(("rsu_api_key", credential.key.reveal()))
+            headers["X-RSU-API-SECRET"] = credential.secret.reveal()
+        else:
+            headers["Authorization"] = f"Bearer {credential.key.reveal()}"
+        if caller is not None:
+            query.append(("rsu_api_reg", caller.registration.reveal()))
+            headers["X-RSU-API-REG-SECRET"] = caller.secret.reveal()
+
+        body = bytearray()
+        async with self._client.stream(
+            "GET", self._base_url + path, params=query, headers=headers
+        ) as response:
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > _LONGEST_BODY_BYTES:
+                    return AnswerUnreadable("the vendor's answer is far larger than was asked for")
+        # The vendor is spoken to without a session: each call stands for itself.
+        self._client.cookies.clear()
+        return Answer(
+            status=response.status_code,
+            headers={name: response.headers[name] for name in _HEADERS_USED if name in response.headers},
+            body=self._redactor.redact_bytes(bytes(body)),
+            bytes_received=response.num_bytes_downloaded,
+        )
+
+    def _explained(self, error: Exception) -> BibwireError:
+        within = f"within {self._timeout_seconds:g} s"
+        match error:
+            case httpx2.ConnectTimeout():
+                said = f"no connection to the vendor {within}"
+            case httpx2.PoolTimeout():
+                said = f"no free connection to the vendor {within}"
+            case httpx2.WriteTimeout():
+                said = f"the request could not be sent {within}"
+            case httpx2.ReadTimeout():
+                said = f"the vendor sent nothing {within}"
+            case TimeoutError():
+                longest = self._timeout_seconds * _TIMEOUTS_A_CALL
+                said = f"the vendor's answer was not complete within {longest:g} s"
+            case httpx2.ConnectError():
+                reason = self._redactor.redact_text(str(error))
+                said = f"no connection to the vendor: {reason}"
+            case httpx2.DecodingError():
+                return AnswerUnreadable("the vendor's answer could not be unpacked")
+            case httpx2.ProtocolError():
+                said = "the connection to the vendor broke before the answer was complete"
+            case _:
+                said = f"the connection to the vendor failed ({type(error).__name__})"
+        return VendorUnavailable(said)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Return the rules for TLS, certificates verified; they take 60 ms to load, so once."""
+    return httpx2.create_ssl_context(verify=True, trust_env=False)
+
+
+def _in_headers(credential: Credential, caller: CallerRegistration | None) -> list[Secret]:
+    secrets = [caller.secret] if caller is not None else []
+    if credential.kind == "bearer":
+        secrets.append(credential.key)
+    elif credential.kind == "v2" and credential.secret is not None:
+        secrets.append(credential.secret)
+    return secrets
+
+
+def _version() -> str:
+    try:
+        return version("bibwire")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0"
