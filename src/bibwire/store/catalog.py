@@ -1,0 +1,135 @@
+"""
+Races and events, and which of them are to be kept fresh.
+
+What is equal to the stored row is not written. Nothing is deleted: a race that the list no
+longer shows, or that the vendor disowns, is marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from bibwire.domain.records import Race, UnreadableRow
+from bibwire.domain.sweeps import LIVE_AFTER_END, is_live
+from bibwire.store import quarantine
+from bibwire.store.database import Database, statements
+from bibwire.store.feed import encode_json
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A race of a partner and its live events. `is_listed`: the last complete race list shows it."""
+
+    partner_id: int
+    race_id: int
+    name: str
+    event_ids: frozenset[int]
+    starts_at: datetime | None
+    is_listed: bool = True
+
+
+async def store_races(
+    db: Database,
+    partner_id: int,
+    races: Sequence[Race],
+    unreadable: Sequence[UnreadableRow],
+    *,
+    now: datetime,
+) -> None:
+    """Store one page of the race list."""
+    named = statements("catalog")
+    # A page that shifted while it was read may show a race twice; the last one counts.
+    by_id = {race.race_id: race for race in races}
+    events = {event.event_id: event for race in by_id.values() for event in race.events}
+    async with db.transaction() as connection:
+        await connection.execute(named["make_race_stage"])
+        await connection.execute(named["make_event_stage"])
+        async with connection.cursor().copy(named["copy_races"]) as copy:
+            for race in by_id.values():
+                await copy.write_row(
+                    (
+                        partner_id,
+                        race.race_id,
+                        race.name,
+                        race.timezone,
+                        race.url,
+                        None if race.address is None else encode_json(race.address).decode(),
+                        race.next_date,
+                        race.last_modified_at,
+                        encode_json(race.additional_data).decode(),
+                        now,
+                        now,
+                    )
+                )
+        async with connection.cursor().copy(named["copy_events"]) as copy:
+            for event in events.values():
+                await copy.write_row(
+                    (
+                        partner_id,
+                        event.event_id,
+                        event.race_id,
+                        event.name,
+                        event.starts_at,
+                        event.ends_at,
+                        event.distance,
+                        event.distance_m,
+                        event.event_type,
+                        encode_json(event.additional_data).decode(),
+                        now,
+                        now,
+                    )
+                )
+        await connection.execute(named["merge_races"])
+        await connection.execute(named["merge_events"])
+        entries = [quarantine.Entry(row.reason, row.raw, None) for row in unreadable]
+        await quarantine.keep(connection, partner_id, None, "races", entries, now=now)
+
+
+async def mark_unlisted(db: Database, partner_id: int, race_ids: Collection[int], *, now: datetime) -> None:
+    """Mark the races that a complete list, of these ids, does not show."""
+    await run(db, "mark_unlisted", partner_id, race_ids=list(race_ids), now=now)
+
+
+async def resolve_races(db: Database, partner_id: int, *, since: datetime) -> None:
+    """Close the quarantined races that a complete list, begun at `since` (our clock), shows mended."""
+    async with db.transaction() as connection:
+        await quarantine.resolve_unmet(connection, partner_id, None, ["races"], since=since)
+
+
+async def live_scopes(
+    db: Database, partner_id: int, *, now: datetime, race_id: int | None = None
+) -> list[Scope]:
+    """Return the races with live events, those that start next first."""
+    rows = await run(
+        db,
+        "events_since",
+        partner_id,
+        race_id=race_id,
+        over_after=now - LIVE_AFTER_END - timedelta(days=1),
+    )
+    names: dict[int, str] = {}
+    events: dict[int, set[int]] = {}
+    starts: dict[int, datetime] = {}
+    unlisted: set[int] = set()
+    for race, name, event_id, starts_at, ends_at, is_listed in rows:
+        if not is_live(starts_at, ends_at, now=now):
+            continue
+        names[race] = name
+        if not is_listed:
+            unlisted.add(race)
+        events.setdefault(race, set()).add(event_id)
+        if starts_at is not None and (ends_at or starts_at) >= now:
+            starts[race] = min(starts.get(race, starts_at), starts_at)
+    scopes = [
+        Scope(partner_id, race, names[race], frozenset(ids), starts.get(race), race not in unlisted)
+        for race, ids in events.items()
+    ]
+    return sorted(scopes, key=lambda s: (s.starts_at is None, s.starts_at or now, s.race_id))
+
+
+async def run(db: Database, name: str, partner_id: int, **values: Any) -> list[tuple[Any, ...]]:
+    """Run one of the small statements of `catalog.sql` for a partner."""
+    return await db.fetch(statements("catalog")[name], partner_id=partner_id, **values)

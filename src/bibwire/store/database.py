@@ -1,0 +1,127 @@
+"""
+Pool, transactions, and the named statements of `sql/`.
+
+Sessions run in UTC. jsonb comes back with Decimal for every non-integer number, so that
+what was stored compares equal to what was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from functools import cache
+from importlib import resources
+from typing import Any, LiteralString, cast
+
+import msgspec
+import psycopg
+from psycopg.rows import TupleRow
+from psycopg.types.json import set_json_loads
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from bibwire.domain.errors import Collided, DatabaseUnavailable
+
+Connection = psycopg.AsyncConnection[TupleRow]
+
+# The last one is an "internal error" to psycopg; it ends the connection like the first.
+_COLLISIONS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+_UNUSABLE = (psycopg.OperationalError, PoolTimeout, psycopg.errors.IdleInTransactionSessionTimeout)
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_decode_json = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
+@cache
+def statements(stem: str) -> dict[str, LiteralString]:
+    """Return the statements of `sql/<stem>.sql` by name."""
+    text = (resources.files("bibwire.store") / "sql" / f"{stem}.sql").read_text("utf-8")
+    parts = _NAME.split(text)[1:]
+    # The files are part of the program: as literal as a string in the code.
+    return {
+        name: cast(LiteralString, body.strip().rstrip(";"))
+        for name, body in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+class Database:
+    """A pool of connections to one database. Open it with `open_database`."""
+
+    def __init__(self, conninfo: str, pool: AsyncConnectionPool[Connection]) -> None:
+        self.conninfo = conninfo
+        self._pool = pool
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction: committed at the end, rolled back on error."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except _COLLISIONS as error:
+            raise Collided(
+                "The database let another transaction go first; the next run repeats it."
+            ) from error
+        except _UNUSABLE as error:
+            raise DatabaseUnavailable(f"PostgreSQL cannot be used: {' '.join(str(error).split())}") from error
+
+    async def fetch(self, statement: LiteralString, **values: Any) -> list[TupleRow]:
+        """Run one statement in a transaction of its own and return its rows."""
+        async with self.transaction() as connection:
+            cursor = await connection.execute(statement, values)
+            return await cursor.fetchall() if cursor.description else []
+
+
+@asynccontextmanager
+async def open_database(conninfo: str, *, connections: int = 8) -> AsyncIterator[Database]:
+    """
+    Open a pool of at most `connections` connections and close it at the end.
+
+    Raises:
+        DatabaseUnavailable: No connection within 10 s.
+    """
+    pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        conninfo,
+        min_size=1,
+        max_size=connections,
+        timeout=30,
+        open=False,
+        configure=_configure,
+        # Without it the first statements after a restart of the server fail.
+        check=AsyncConnectionPool.check_connection,
+        kwargs={"connect_timeout": 10, "application_name": "bibwire"},
+        name="bibwire",
+    )
+    try:
+        await pool.open(wait=True, timeout=10)
+    except PoolTimeout:
+        await pool.close()
+        raise DatabaseUnavailable(
+            "PostgreSQL did not answer within 10 s. Is the server of BIBWIRE_DATABASE_URL running?"
+        ) from None
+    try:
+        yield Database(conninfo, pool)
+    finally:
+        await pool.close()
+
+
+async def _configure(connection: Connection) -> None:
+    await connection.execute("SET TimeZone = 'UTC'")
+    # A process that freezes inside a transaction would keep its locks, and with them every other
+    # process, for as long as it is frozen. Ours never stand still for more than a second or two.
+    await connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+    await connection.commit()
+    set_json_loads(_decode_json, connection)
+
+
+async def connect(conninfo: str, *, autocommit: bool = True) -> Connection:
+    """Open a connection outside the pool, for what lives as long as a session."""
+    try:
+        connection = await psycopg.AsyncConnection.connect(
+            conninfo, connect_timeout=10, autocommit=autocommit, application_name="bibwire session"
+        )
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(f"PostgreSQL cannot be used: {' '.join(str(error).split())}") from error
+    await connection.execute("SET TimeZone = 'UTC'")
+    set_json_loads(_decode_json, connection)
+    return connection

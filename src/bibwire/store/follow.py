@@ -1,0 +1,115 @@
+"""
+Follows partners' feeds as they grow.
+
+The database says when something was written (LISTEN bibwire_changes); what was written is
+read from the table, after the last seq handed out. So nothing is missed when a notice is
+lost, the connection breaks or it never stood: every two seconds the table is looked at anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import psycopg
+
+from bibwire.domain.errors import DatabaseUnavailable
+from bibwire.store.database import Connection, connect
+from bibwire.store.reports import BATCH, Change, Reports
+
+POLL_SECONDS = 2.0
+# A server that restarts is away for seconds; beyond this the reader is told.
+GIVE_UP_AFTER = 30
+
+
+async def follow(
+    reports: Reports,
+    *,
+    since: dict[int, int],
+    partner_id: int | None = None,
+    race_id: int | None = None,
+    bibs_only: bool = True,
+) -> AsyncGenerator[Change]:
+    """
+    Yield each change after `since`, for ever.
+
+    Args:
+        since: The last seq known of each partner, by id; moved on as changes are handed out.
+            A partner not in it is read from its beginning.
+        partner_id: None: all partners, those added meanwhile too.
+    """
+    failures = 0
+    async with _Notices(reports.conninfo) as notices:
+        while True:
+            try:
+                async with aclosing(_new(reports, since, partner_id, race_id, bibs_only)) as changes:
+                    async for change in changes:
+                        yield change
+                failures = 0
+            except DatabaseUnavailable:
+                failures += 1
+                if failures > GIVE_UP_AFTER / POLL_SECONDS:
+                    raise
+            await notices.wait()
+
+
+async def _new(
+    reports: Reports,
+    since: dict[int, int],
+    partner_id: int | None,
+    race_id: int | None,
+    bibs_only: bool,
+) -> AsyncGenerator[Change]:
+    for head in await reports.heads(partner_id):
+        while since.get(head.partner_id, 0) < head.last_seq:
+            batch = await reports.changes(
+                head,
+                since=since.get(head.partner_id, 0),
+                race_id=race_id,
+                bibs_only=bibs_only,
+                limit=BATCH,
+            )
+            for change in batch:
+                yield change
+                since[head.partner_id] = change.seq
+            if len(batch) < BATCH:
+                since[head.partner_id] = head.last_seq
+
+
+class _Notices:
+    """Waits until the database says that a feed grew, at most POLL_SECONDS."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> _Notices:
+        await self._listen()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def wait(self) -> None:
+        if self._connection is None:
+            await asyncio.sleep(POLL_SECONDS)
+            await self._listen()
+            return
+        try:
+            async for _ in self._connection.notifies(timeout=POLL_SECONDS, stop_after=1):
+                pass
+        except psycopg.Error:
+            await self._close()
+
+    async def _listen(self) -> None:
+        try:
+            self._connection = await connect(self._conninfo)
+            await self._connection.execute("LISTEN bibwire_changes")
+        except (DatabaseUnavailable, psycopg.Error):
+            await self._close()
+
+    async def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()

@@ -1,0 +1,391 @@
+"""
+A page into the mirror: what differs is written, what is equal is not even read.
+
+Records arrive as slices of JSON text of which only the ids are decoded. A slice whose digest
+is stored already is dropped; what is left is decoded and compared on content, and only what
+differs goes into the table, with its line of the feed in the same transaction. Digests depend
+on key order and formatting: a different one leads to a comparison, never to a write by itself.
+
+Everything here runs inside the caller's transaction and knows nothing of the vendor: how a
+record is read is handed in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+import psycopg
+
+from bibwire.domain.errors import BadRecord
+from bibwire.domain.merge import (
+    VENDOR_COLUMNS,
+    Kind,
+    Merge,
+    Stored,
+    merge_absence,
+    merge_listed,
+    merge_removal,
+)
+from bibwire.domain.records import Page, RawRow, Registration, Removal, UnreadableRow
+from bibwire.store import copy_text, feed, quarantine
+from bibwire.store.database import Connection, statements
+
+# Part of every digest: raise it when decoding changes, and every record is compared anew.
+DECODING_VERSION = b"1"
+# Some 64 KiB: the server is kept busy while the next rows are decoded.
+ROWS_A_WRITE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where rows go: the scope, whether its first load is over, and our present instant."""
+
+    partner_id: int
+    race_id: int
+    loaded: bool
+    now: datetime
+
+
+@dataclass(slots=True)
+class Outcome:
+    """
+    What became of a page's rows.
+
+    `listed` counts them by event id as the vendor listed them; `shadowed` are listed as active
+    while a later removal stands.
+    """
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    restored: int = 0
+    quarantined: int = 0
+    bibs: Counter[str] = field(default_factory=Counter)
+    listed: dict[int, int] = field(default_factory=dict)
+    shadowed: list[Registration] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        """Add another page's counts."""
+        for name in ("inserted", "updated", "unchanged", "removed", "restored", "quarantined"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.bibs += other.bibs
+
+    def count(self, merges: Iterable[Merge], *, in_feed: bool) -> None:
+        """Count merges, and bibs where the feed tells of them."""
+        for merge in merges:
+            if merge.kind is Kind.REMOVED:
+                self.removed += merge.before is None or merge.before.removed_at is None
+                self.updated += merge.before is not None and merge.before.removed_at is not None
+            elif merge.before is None:
+                self.inserted += 1
+            elif merge.kind is Kind.RESTORED:
+                self.restored += 1
+            else:
+                self.updated += 1
+            if not in_feed or merge.kind is Kind.REMOVED or merge.bib_from == merge.bib_to:
+                continue
+            if merge.bib_from is None:
+                self.bibs["assigned"] += 1
+            else:
+                self.bibs["cleared" if merge.bib_to is None else "changed"] += 1
+
+
+async def merge_listed_page(
+    connection: Connection,
+    target: Target,
+    page: Page,
+    *,
+    decode: Callable[[bytes], Registration],
+    complete_for: frozenset[int] | None,
+) -> Outcome:
+    """
+    Store one page of a participants listing.
+
+    Args:
+        decode: Record from its JSON text; raises BadRecord.
+        complete_for: In a full sweep, the events of which the page lists every registration of its
+            id range: stored ones it does not show are noted as missing. None in a delta.
+    """
+    named, key = statements("loader"), _key(target)
+    rows = {row.registration_id: row for row in page.rows}
+    if complete_for is None:
+        cursor = await connection.execute(
+            named["stored_ids"], {**key, "registration_ids": list(rows)}, binary=True
+        )
+    else:
+        cursor = await connection.execute(
+            named["stored_range"],
+            {**key, "event_ids": list(complete_for), "after": page.after, "through": page.through},
+            binary=True,
+        )
+    stored = {row[0]: row for row in await cursor.fetchall()}
+
+    outcome = Outcome(listed=dict(Counter(row.event_id for row in rows.values() if row.event_id is not None)))
+    if complete_for is not None:
+        await _note_missing(connection, target, rows, stored)
+
+    different: list[tuple[Registration, bytes]] = []
+    bad: list[quarantine.Entry] = _unreadable(page.unreadable)
+    refused: list[quarantine.Entry] | None = None
+    if not target.loaded and rows and stored.keys().isdisjoint(rows):
+        refused = await _copy_first(connection, target, page, rows.values(), decode)
+    if refused is not None:
+        bad += refused
+        outcome.inserted = len(rows) - len(refused)
+    else:
+        for row in rows.values():
+            digest = _digest(row.raw)
+            known = stored.get(row.registration_id)
+            if known is not None and known[3] and known[2] == digest:
+                continue
+            try:
+                registration = _decoded(row, decode)
+            except BadRecord as error:
+                bad.append(quarantine.Entry(str(error), row.raw, row.registration_id))
+            else:
+                different.append((registration, digest))
+    outcome.quarantined = len(bad)
+    outcome.unchanged = len(page.rows) + len(page.unreadable) - len(bad) - outcome.inserted - len(different)
+
+    await _keep_bad(connection, target, "participants", rows, bad)
+    if different:
+        before = await _rows_before(connection, target, [r.registration_id for r, _ in different])
+        merges, digests = [], []
+        for registration, digest in different:
+            row_before = before.get(registration.registration_id)
+            merge = merge_listed(
+                row_before, registration, race_id=target.race_id, answered_at=page.answered_at
+            )
+            if merge is not None:
+                merges.append(merge)
+                digests.append(digest)
+                continue
+            outcome.unchanged += 1
+            if row_before is not None and row_before.removed_at is not None:
+                outcome.shadowed.append(registration)
+        await _write(connection, target, merges, digests)
+        outcome.count(merges, in_feed=target.loaded)
+    return outcome
+
+
+async def restore(
+    connection: Connection, target: Target, registrations: Sequence[Registration], *, answered_at: datetime
+) -> Outcome:
+    """Restore registrations a full listing shows and the complete removed list does not."""
+    before = await _rows_before(connection, target, [r.registration_id for r in registrations])
+    merges = [
+        merge
+        for registration in registrations
+        if (
+            merge := merge_listed(
+                before.get(registration.registration_id),
+                registration,
+                race_id=target.race_id,
+                answered_at=answered_at,
+                listed_again=True,
+            )
+        )
+    ]
+    await _write(connection, target, merges, [None] * len(merges))
+    outcome = Outcome()
+    outcome.count(merges, in_feed=target.loaded)
+    return outcome
+
+
+async def merge_removed_page(
+    connection: Connection,
+    target: Target,
+    page: Page,
+    *,
+    decode: Callable[[bytes, int | None], Removal],
+) -> Outcome:
+    """Store one page of the removed list. `decode` gets the record and its event, if known."""
+    rows = {row.registration_id: row for row in page.rows}
+    cursor = await connection.execute(
+        statements("loader")["standings"], {**_key(target), "registration_ids": list(rows)}
+    )
+    standings = {row[0]: row[1:] for row in await cursor.fetchall()}
+    outcome = Outcome()
+    bad = _unreadable(page.unreadable)
+    different: list[Removal] = []
+    for row in rows.values():
+        try:
+            removal = decode(row.raw, row.event_id)
+        except BadRecord as error:
+            bad.append(quarantine.Entry(str(error), row.raw, row.registration_id))
+            continue
+        if standings.get(row.registration_id) == (
+            removal.removed_at,
+            removal.reason,
+            removal.new_registration_id,
+        ):
+            continue
+        different.append(removal)
+    outcome.quarantined = len(bad)
+    await _keep_bad(connection, target, "removed", rows, bad)
+    if different:
+        before = await _rows_before(connection, target, [r.registration_id for r in different])
+        merges = [
+            merge
+            for removal in different
+            if (
+                merge := merge_removal(
+                    before.get(removal.registration_id),
+                    removal,
+                    race_id=target.race_id,
+                    answered_at=page.answered_at,
+                )
+            )
+        ]
+        await _write(connection, target, merges, [None] * len(merges))
+        outcome.count(merges, in_feed=target.loaded)
+    return outcome
+
+
+async def mark_absent(
+    connection: Connection, target: Target, registration_ids: Sequence[int], *, high: datetime
+) -> Outcome:
+    """Mark registrations that a complete, counted listing begun at `high` does not show."""
+    before = await _rows_before(connection, target, registration_ids)
+    merges = [merge for row in before.values() if (merge := merge_absence(row, high=high))]
+    await _write(connection, target, merges, [None] * len(merges))
+    outcome = Outcome()
+    outcome.count(merges, in_feed=target.loaded)
+    return outcome
+
+
+def _key(target: Target) -> dict[str, Any]:
+    return {"partner_id": target.partner_id, "race_id": target.race_id}
+
+
+def _unreadable(rows: Iterable[UnreadableRow]) -> list[quarantine.Entry]:
+    return [quarantine.Entry(row.reason, row.raw, None) for row in rows]
+
+
+async def _keep_bad(
+    connection: Connection,
+    target: Target,
+    source: str,
+    rows: dict[int, RawRow],
+    bad: Sequence[quarantine.Entry],
+) -> None:
+    """Keep what cannot be stored, and close the entries of what now can; before the feed is locked."""
+    good = rows.keys() - {entry.registration_id for entry in bad}
+    await quarantine.resolve(connection, target.partner_id, target.race_id, source, good, now=target.now)
+    await quarantine.keep(connection, target.partner_id, target.race_id, source, bad, now=target.now)
+
+
+async def _note_missing(
+    connection: Connection,
+    target: Target,
+    rows: dict[int, RawRow],
+    stored: dict[int, tuple[Any, ...]],
+) -> None:
+    """Note stored rows the page should show and does not, and those it shows under another event."""
+    missing = [row[0] for row in stored.values() if row[3] and row[0] not in rows]
+    if missing:
+        await connection.execute(
+            statements("loader")["note_missing"], {**_key(target), "registration_ids": missing}
+        )
+    moved = [registration_id for registration_id in rows if registration_id not in stored]
+    if moved and target.loaded:
+        await connection.execute(
+            statements("loader")["found_after_all"], {**_key(target), "registration_ids": moved}
+        )
+
+
+def _digest(raw: bytes) -> bytes:
+    # The digest that processors have instructions for; half of it is far more than enough.
+    return sha256(DECODING_VERSION + raw).digest()[:16]
+
+
+def _decoded(row: RawRow, decode: Callable[[bytes], Registration]) -> Registration:
+    registration = decode(row.raw)
+    if registration.event_id is None:
+        registration.event_id = row.event_id
+    return registration
+
+
+async def _copy_first(
+    connection: Connection,
+    target: Target,
+    page: Page,
+    rows: Iterable[RawRow],
+    decode: Callable[[bytes], Registration],
+) -> list[quarantine.Entry] | None:
+    """
+    Copy rows of a first load straight into the table, some at a time as they are decoded.
+
+    Returns what cannot be stored; None, and nothing is copied, if a row is there already.
+    """
+    refused: list[quarantine.Entry] = []
+    standing = copy_text.standing(race_id=target.race_id, as_of=page.answered_at)
+    seen = copy_text.moment(target.now)
+    waiting = list(rows)
+    try:
+        async with (
+            connection.transaction(),
+            connection.cursor().copy(statements("loader")["copy_participants"]) as copy,
+        ):
+            for start in range(0, len(waiting), ROWS_A_WRITE):
+                registrations: list[tuple[Registration, bytes]] = []
+                for row in waiting[start : start + ROWS_A_WRITE]:
+                    try:
+                        registrations.append((_decoded(row, decode), row.raw))
+                    except BadRecord as error:
+                        refused.append(quarantine.Entry(str(error), row.raw, row.registration_id))
+                lines = [
+                    copy_text.line(target.partner_id, registration, standing, _digest(raw), seen)
+                    for registration, raw in registrations
+                ]
+                await copy.write("".join(lines))
+    except psycopg.errors.UniqueViolation:
+        return None
+    return refused
+
+
+async def _rows_before(
+    connection: Connection, target: Target, registration_ids: Sequence[int]
+) -> dict[int, Stored]:
+    cursor = await connection.execute(
+        statements("loader")["rows_before"],
+        {**_key(target), "registration_ids": list(registration_ids)},
+    )
+    width = len(VENDOR_COLUMNS) + 1
+    return {row[0]: Stored(Registration(*row[:width]), *row[width:]) for row in await cursor.fetchall()}
+
+
+async def _write(
+    connection: Connection, target: Target, merges: Sequence[Merge], digests: Sequence[bytes | None]
+) -> None:
+    if not merges:
+        return
+    named = statements("loader")
+    await connection.execute(named["make_stage"])
+    seen = copy_text.moment(target.now)
+    async with connection.cursor().copy(named["copy_stage"]) as copy:
+        for start in range(0, len(merges), ROWS_A_WRITE):
+            lines = [
+                copy_text.line(
+                    target.partner_id,
+                    merge.after.registration,
+                    copy_text.standing_of(merge.after),
+                    digest,
+                    seen,
+                )
+                for merge, digest in zip(
+                    merges[start : start + ROWS_A_WRITE],
+                    digests[start : start + ROWS_A_WRITE],
+                    strict=True,
+                )
+            ]
+            await copy.write("".join(lines))
+    await connection.execute(named["merge_stage"])
+    if target.loaded:
+        await feed.write_merges(connection, target.partner_id, merges, seen_at=target.now)

@@ -1,0 +1,157 @@
+-- name: make_race_stage
+CREATE TEMPORARY TABLE IF NOT EXISTS race_stage (LIKE bibwire.races) ON COMMIT DELETE ROWS;
+
+-- name: make_event_stage
+CREATE TEMPORARY TABLE IF NOT EXISTS event_stage (LIKE bibwire.events) ON COMMIT DELETE ROWS;
+
+-- name: copy_races
+COPY race_stage (
+    partner_id, race_id, name, timezone, url, address, next_date, last_modified_at, additional_data,
+    first_seen_at, changed_at
+) FROM STDIN;
+
+-- name: copy_events
+COPY event_stage (
+    partner_id, event_id, race_id, name, starts_at, ends_at, distance, distance_m, event_type,
+    additional_data, first_seen_at, changed_at
+) FROM STDIN;
+
+-- name: merge_races
+-- Store races that are new or differ; one that was gone or unlisted is back.
+INSERT INTO bibwire.races AS r (
+    partner_id, race_id, name, timezone, url, address, next_date, last_modified_at, additional_data,
+    first_seen_at, changed_at
+)
+SELECT
+    s.partner_id, s.race_id, s.name, s.timezone, s.url, s.address, s.next_date, s.last_modified_at,
+    s.additional_data, s.first_seen_at, s.changed_at
+FROM race_stage AS s
+LEFT JOIN bibwire.races AS old USING (partner_id, race_id)
+WHERE old.race_id IS NULL
+   OR old.removed_at IS NOT NULL
+   OR old.unlisted_at IS NOT NULL
+   OR (
+       s.name, s.timezone, s.url, s.address, s.next_date, s.last_modified_at, s.additional_data
+   ) IS DISTINCT FROM (
+       old.name, old.timezone, old.url, old.address, old.next_date, old.last_modified_at,
+       old.additional_data
+   )
+ON CONFLICT (partner_id, race_id) DO UPDATE
+SET name = excluded.name,
+    timezone = excluded.timezone,
+    url = excluded.url,
+    address = excluded.address,
+    next_date = excluded.next_date,
+    last_modified_at = excluded.last_modified_at,
+    additional_data = excluded.additional_data,
+    changed_at = excluded.changed_at,
+    removed_at = NULL,
+    unlisted_at = NULL;
+
+-- name: merge_events
+-- Store events that are new or differ; one that was gone is back.
+INSERT INTO bibwire.events AS e (
+    partner_id, event_id, race_id, name, starts_at, ends_at, distance, distance_m, event_type,
+    additional_data, first_seen_at, changed_at
+)
+SELECT
+    s.partner_id, s.event_id, s.race_id, s.name, s.starts_at, s.ends_at, s.distance, s.distance_m,
+    s.event_type, s.additional_data, s.first_seen_at, s.changed_at
+FROM event_stage AS s
+LEFT JOIN bibwire.events AS old USING (partner_id, event_id)
+WHERE old.event_id IS NULL
+   OR old.removed_at IS NOT NULL
+   OR (
+       s.race_id, s.name, s.starts_at, s.ends_at, s.distance, s.distance_m, s.event_type,
+       s.additional_data
+   ) IS DISTINCT FROM (
+       old.race_id, old.name, old.starts_at, old.ends_at, old.distance, old.distance_m, old.event_type,
+       old.additional_data
+   )
+ON CONFLICT (partner_id, event_id) DO UPDATE
+SET race_id = excluded.race_id,
+    name = excluded.name,
+    starts_at = excluded.starts_at,
+    ends_at = excluded.ends_at,
+    distance = excluded.distance,
+    distance_m = excluded.distance_m,
+    event_type = excluded.event_type,
+    additional_data = excluded.additional_data,
+    changed_at = excluded.changed_at,
+    removed_at = NULL;
+
+-- name: mark_unlisted
+-- Races that a complete race list does not show. They are read on while the vendor answers.
+UPDATE bibwire.races
+SET unlisted_at = %(now)s
+WHERE partner_id = %(partner_id)s
+  AND unlisted_at IS NULL
+  AND race_id <> ALL (%(race_ids)s);
+
+-- name: events_since
+-- Events of a partner that may be live: not over before `over_after`, or without a time.
+SELECT e.race_id, r.name, e.event_id, e.starts_at, e.ends_at, r.unlisted_at IS NULL
+FROM bibwire.events AS e
+JOIN bibwire.races AS r USING (partner_id, race_id)
+WHERE e.partner_id = %(partner_id)s
+  AND (%(race_id)s::bigint IS NULL OR e.race_id = %(race_id)s)
+  AND e.removed_at IS NULL
+  AND r.removed_at IS NULL
+  AND (coalesce(e.ends_at, e.starts_at) >= %(over_after)s OR coalesce(e.ends_at, e.starts_at) IS NULL)
+ORDER BY e.race_id, e.event_id;
+
+-- name: race_known
+SELECT EXISTS (SELECT FROM bibwire.races WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s);
+
+-- name: lose_access
+UPDATE bibwire.races
+SET access_lost_at = coalesce(access_lost_at, %(now)s)
+WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
+
+-- name: regain_access
+UPDATE bibwire.races
+SET access_lost_at = NULL
+WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s AND access_lost_at IS NOT NULL;
+
+-- name: race_gone
+UPDATE bibwire.races
+SET removed_at = coalesce(removed_at, %(now)s)
+WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
+
+-- name: event_gone
+UPDATE bibwire.events
+SET removed_at = coalesce(removed_at, %(now)s)
+WHERE partner_id = %(partner_id)s AND event_id = %(event_id)s;
+
+-- name: comma_lists_trusted
+SELECT comma_lists_trusted_at IS NOT NULL
+FROM bibwire.credentials
+WHERE partner_id = %(partner_id)s;
+
+-- name: trust_comma_lists
+UPDATE bibwire.credentials
+SET comma_lists_trusted_at = %(now)s
+WHERE partner_id = %(partner_id)s AND comma_lists_trusted_at IS NULL;
+
+-- name: full_sync_since
+-- Begin of the full sync that goes on or was interrupted; null: none.
+SELECT full_sync_since
+FROM bibwire.partners
+WHERE partner_id = %(partner_id)s;
+
+-- name: begin_full
+UPDATE bibwire.partners
+SET full_sync_since = %(now)s
+WHERE partner_id = %(partner_id)s;
+
+-- name: end_full
+UPDATE bibwire.partners
+SET full_sync_since = NULL
+WHERE partner_id = %(partner_id)s;
+
+-- name: scopes_listed_since
+-- Races of the full sync going on that were already listed in full, both streams and to the end.
+SELECT race_id, listed_at
+FROM bibwire.scopes
+WHERE partner_id = %(partner_id)s
+  AND listed_at >= %(since)s;

@@ -1,0 +1,116 @@
+-- name: stored_range
+-- What a page of a full sweep should list: the stored ids of its events in its range. A race's
+-- other years, whose ids are all below, are not touched.
+SELECT registration_id, event_id, raw_hash, removed_at IS NULL
+FROM bibwire.participants
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s
+  AND event_id = ANY (%(event_ids)s)
+  AND registration_id > %(after)s
+  -- A bound in every plan: an OR would make it a filter over the rest of the race, page by page.
+  AND registration_id <= coalesce(%(through)s::bigint, 9223372036854775807);
+
+-- name: stored_ids
+-- The same of the ids a page of a delta lists.
+SELECT registration_id, event_id, raw_hash, removed_at IS NULL
+FROM bibwire.participants
+WHERE partner_id = %(partner_id)s
+  AND registration_id = ANY (%(registration_ids)s);
+
+-- name: standings
+-- How the registrations of a removed page stand.
+SELECT registration_id, removed_at, removed_reason, new_registration_id
+FROM bibwire.participants
+WHERE partner_id = %(partner_id)s
+  AND registration_id = ANY (%(registration_ids)s);
+
+-- name: rows_before
+-- The rows that may change, locked until the commit.
+SELECT
+    registration_id, event_id, user_id, first_name, middle_name, last_name, email, phone, dob, gender, age,
+    address, city, state, country_code, bib_num, chip_num, registered_at, last_modified_at, team_info,
+    payment_info, additional_data,
+    race_id, as_of, removed_at, removed_reason, new_registration_id
+FROM bibwire.participants
+WHERE partner_id = %(partner_id)s
+  AND registration_id = ANY (%(registration_ids)s)
+ORDER BY registration_id
+FOR UPDATE;
+
+-- name: copy_participants
+-- A first load goes straight into the table.
+COPY bibwire.participants (
+    partner_id, registration_id, event_id, user_id, first_name, middle_name, last_name, email, phone, dob,
+    gender, age, address, city, state, country_code, bib_num, chip_num, registered_at, last_modified_at,
+    team_info, payment_info, additional_data, race_id, as_of, removed_at, removed_reason,
+    new_registration_id, raw_hash, first_seen_at, changed_at
+) FROM STDIN;
+
+-- name: make_stage
+CREATE TEMPORARY TABLE IF NOT EXISTS stage (LIKE bibwire.participants) ON COMMIT DELETE ROWS;
+
+-- name: copy_stage
+COPY stage (
+    partner_id, registration_id, event_id, user_id, first_name, middle_name, last_name, email, phone, dob,
+    gender, age, address, city, state, country_code, bib_num, chip_num, registered_at, last_modified_at,
+    team_info, payment_info, additional_data, race_id, as_of, removed_at, removed_reason,
+    new_registration_id, raw_hash, first_seen_at, changed_at
+) FROM STDIN;
+
+-- name: merge_stage
+-- The stage holds only rows that differ, their old versions locked by rows_before. ON CONFLICT
+-- locks and logs even what it leaves alone: it is never given an unchanged row.
+INSERT INTO bibwire.participants AS p (
+    partner_id, registration_id, event_id, user_id, first_name, middle_name, last_name, email, phone, dob,
+    gender, age, address, city, state, country_code, bib_num, chip_num, registered_at, last_modified_at,
+    team_info, payment_info, additional_data, race_id, as_of, removed_at, removed_reason,
+    new_registration_id, raw_hash, first_seen_at, changed_at
+)
+SELECT
+    partner_id, registration_id, event_id, user_id, first_name, middle_name, last_name, email, phone, dob,
+    gender, age, address, city, state, country_code, bib_num, chip_num, registered_at, last_modified_at,
+    team_info, payment_info, additional_data, race_id, as_of, removed_at, removed_reason,
+    new_registration_id, raw_hash, first_seen_at, changed_at
+FROM stage
+ON CONFLICT (partner_id, registration_id) DO UPDATE
+SET event_id = excluded.event_id,
+    user_id = excluded.user_id,
+    first_name = excluded.first_name,
+    middle_name = excluded.middle_name,
+    last_name = excluded.last_name,
+    email = excluded.email,
+    phone = excluded.phone,
+    dob = excluded.dob,
+    gender = excluded.gender,
+    age = excluded.age,
+    address = excluded.address,
+    city = excluded.city,
+    state = excluded.state,
+    country_code = excluded.country_code,
+    bib_num = excluded.bib_num,
+    chip_num = excluded.chip_num,
+    registered_at = excluded.registered_at,
+    last_modified_at = excluded.last_modified_at,
+    team_info = excluded.team_info,
+    payment_info = excluded.payment_info,
+    additional_data = excluded.additional_data,
+    race_id = excluded.race_id,
+    as_of = excluded.as_of,
+    removed_at = excluded.removed_at,
+    removed_reason = excluded.removed_reason,
+    new_registration_id = excluded.new_registration_id,
+    -- A removal brings no record of its own.
+    raw_hash = coalesce(excluded.raw_hash, p.raw_hash),
+    changed_at = excluded.changed_at;
+
+-- name: note_missing
+INSERT INTO bibwire.missing (partner_id, race_id, registration_id)
+SELECT %(partner_id)s, %(race_id)s, unnest(%(registration_ids)s::bigint[])
+ON CONFLICT DO NOTHING;
+
+-- name: found_after_all
+-- Listed under another event of the same sweep.
+DELETE FROM bibwire.missing
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s
+  AND registration_id = ANY (%(registration_ids)s);

@@ -1,0 +1,174 @@
+-- name: open_scope
+-- Make sure that the scope and its two streams have rows.
+WITH scope AS (
+    INSERT INTO bibwire.scopes (partner_id, race_id)
+    VALUES (%(partner_id)s, %(race_id)s)
+    ON CONFLICT DO NOTHING
+)
+INSERT INTO bibwire.streams (partner_id, race_id, stream)
+VALUES (%(partner_id)s, %(race_id)s, 'participants'), (%(partner_id)s, %(race_id)s, 'removed')
+ON CONFLICT DO NOTHING;
+
+-- name: scope
+SELECT loaded_at, one_event_since, full_since
+FROM bibwire.scopes
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: stream
+SELECT
+    cursor_at, event_ids, long_at, listing_ended_at, listing_high, listing_counts, sweep_kind, sweep_since,
+    sweep_long, sweep_high, sweep_groups, sweep_group, sweep_after, sweep_listed, sweep_started_at
+FROM bibwire.streams
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s
+  AND stream = %(stream)s;
+
+-- name: save_position
+-- The sweep goes on: where it stands.
+UPDATE bibwire.streams
+SET sweep_kind = %(kind)s,
+    sweep_since = %(since)s,
+    sweep_long = %(long)s,
+    sweep_high = %(high)s,
+    sweep_groups = %(groups)s,
+    sweep_group = %(group)s,
+    sweep_after = %(after)s,
+    sweep_listed = %(listed)s,
+    sweep_started_at = %(started_at)s
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s
+  AND stream = %(stream)s;
+
+-- name: save_cursor
+-- The sweep is complete: its `high` is the cursor.
+UPDATE bibwire.streams
+SET cursor_at = %(cursor_at)s,
+    event_ids = %(event_ids)s,
+    long_at = %(long_at)s,
+    listing_ended_at = %(listing_ended_at)s,
+    listing_high = %(listing_high)s,
+    listing_counts = %(listing_counts)s,
+    sweep_kind = NULL,
+    sweep_since = NULL,
+    sweep_long = NULL,
+    sweep_high = NULL,
+    sweep_groups = NULL,
+    sweep_group = NULL,
+    sweep_after = NULL,
+    sweep_listed = NULL,
+    sweep_started_at = NULL
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s
+  AND stream = %(stream)s;
+
+-- name: take_cursor_back
+-- The full listing that moved the participants' cursor was not complete.
+UPDATE bibwire.streams
+SET cursor_at = least(cursor_at, %(cursor_at)s)
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s
+  AND stream = 'participants'
+  AND cursor_at IS NOT NULL;
+
+-- name: loaded_counts
+-- True if both streams have a cursor, and what the mirror holds of the scope.
+SELECT
+    (
+        SELECT count(*) = 2
+        FROM bibwire.streams
+        WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s AND cursor_at IS NOT NULL
+    ),
+    count(*) FILTER (WHERE removed_at IS NULL),
+    count(*) FILTER (WHERE removed_at IS NOT NULL),
+    count(*) FILTER (WHERE removed_at IS NULL AND bib_num IS NOT NULL),
+    count(DISTINCT event_id) FILTER (WHERE removed_at IS NULL)
+FROM bibwire.participants
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: set_loaded
+UPDATE bibwire.scopes
+SET loaded_at = %(now)s
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: begin_full
+-- Begin a full sync of the scope, or go on with the one interrupted after `resume_after`; back: its begin.
+UPDATE bibwire.scopes
+SET full_since = CASE WHEN full_since >= %(resume_after)s THEN full_since ELSE %(now)s END
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s
+RETURNING full_since;
+
+-- name: end_full
+WITH scope AS (
+    UPDATE bibwire.scopes
+    SET full_since = NULL,
+        listed_at = %(now)s
+    WHERE partner_id = %(partner_id)s
+      AND race_id = %(race_id)s
+)
+UPDATE bibwire.streams
+SET listing_ended_at = NULL,
+    listing_high = NULL,
+    listing_counts = NULL
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: ask_one_event
+-- From now on one event at a time; what lists of events brought before is listed again.
+WITH scope AS (
+    UPDATE bibwire.scopes
+    SET one_event_since = coalesce(one_event_since, %(now)s)
+    WHERE partner_id = %(partner_id)s
+      AND race_id = %(race_id)s
+)
+UPDATE bibwire.streams
+SET cursor_at = NULL,
+    event_ids = '{}',
+    sweep_kind = NULL,
+    listing_ended_at = NULL
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: set_failing
+UPDATE bibwire.scopes
+SET failing_since = coalesce(failing_since, %(now)s),
+    last_error = %(error)s
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: clear_failing
+UPDATE bibwire.scopes
+SET failing_since = NULL,
+    last_error = NULL
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s
+  AND failing_since IS NOT NULL;
+
+-- name: forget_missing
+DELETE FROM bibwire.missing
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: missing
+-- Registrations the full sweep begun at `high` did not list, still stored as active and as before it.
+SELECT m.registration_id, p.event_id
+FROM bibwire.missing AS m
+JOIN bibwire.participants AS p USING (partner_id, registration_id)
+WHERE m.partner_id = %(partner_id)s
+  AND m.race_id = %(race_id)s
+  AND p.removed_at IS NULL
+  AND p.as_of <= %(high)s
+ORDER BY m.registration_id;
+
+-- name: active_by_event
+-- Active registrations the mirror holds of some events.
+SELECT event_id, count(*)
+FROM bibwire.participants
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s
+  AND event_id = ANY (%(event_ids)s)
+  AND removed_at IS NULL
+GROUP BY event_id;

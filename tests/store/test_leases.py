@@ -1,0 +1,199 @@
+"""A scope has one holder; whoever was overtaken writes nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from bibwire.domain.errors import DatabaseUnavailable, LeaseLost
+from bibwire.store import leases
+from bibwire.store.database import Database, open_database
+from bibwire.store.leases import Lease
+from bibwire.store.session import Session, open_session
+from tests import children
+
+pytestmark = pytest.mark.every_postgres
+RACE = 7
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def partner_id(database: psycopg.Connection[tuple[Any, ...]]) -> int:
+    """A partner with one scope."""
+    row = database.execute(
+        """
+        WITH p AS (INSERT INTO bibwire.partners (name) VALUES ('Peak Timing') RETURNING partner_id),
+        r AS (
+            INSERT INTO bibwire.races (partner_id, race_id, name, first_seen_at, changed_at)
+            SELECT partner_id, 7, 'Harbor Lights', now(), now() FROM p
+            RETURNING partner_id, race_id
+        )
+        SELECT partner_id FROM r
+        """
+    ).fetchone()
+    assert row is not None
+    database.execute("INSERT INTO bibwire.scopes (partner_id, race_id) VALUES (%s, %s)", (row[0], RACE))
+    return int(row[0])
+
+
+@asynccontextmanager
+async def processes(conninfo: str, number: int) -> AsyncIterator[tuple[Database, list[Session]]]:
+    """As many standings in the database as processes would have."""
+    async with AsyncExitStack() as stack:
+        db = await stack.enter_async_context(open_database(conninfo))
+        yield db, [await stack.enter_async_context(open_session(conninfo)) for _ in range(number)]
+
+
+async def commit_page(db: Database, lease: Lease) -> None:
+    """Write something under a lease, as the sync of a page does."""
+    async with db.transaction() as connection:
+        await connection.execute("UPDATE bibwire.scopes SET last_error = 'written'")
+        await leases.hold(connection, lease)
+
+
+async def stand_still(db: Database) -> None:
+    async with db.transaction() as connection:
+        await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
+        await asyncio.sleep(0.5)
+        await connection.execute("SELECT 1")
+
+
+def written(database: psycopg.Connection[tuple[Any, ...]]) -> bool:
+    return database.execute("SELECT last_error FROM bibwire.scopes").fetchone() == ("written",)
+
+
+def test_of_many_who_ask_at_once_one_gets_the_lease(database_url: str, partner_id: int) -> None:
+    async def run() -> list[Lease | None]:
+        async with processes(database_url, 6) as (db, sessions):
+            return list(await asyncio.gather(*(leases.acquire(db, s, partner_id, RACE) for s in sessions)))
+
+    assert sum(lease is not None for lease in asyncio.run(run())) == 1
+
+
+def test_a_lease_given_back_is_free(database_url: str, partner_id: int) -> None:
+    async def run() -> None:
+        async with processes(database_url, 2) as (db, (one, other)):
+            lease = await leases.acquire(db, one, partner_id, RACE)
+            assert lease is not None
+            assert await leases.acquire(db, other, partner_id, RACE) is None
+            await leases.release(db, lease)
+            assert await leases.acquire(db, other, partner_id, RACE) is not None
+
+    asyncio.run(run())
+
+
+def test_giving_back_a_lease_that_was_lost_takes_it_from_nobody(database_url: str, partner_id: int) -> None:
+    async def run() -> None:
+        async with processes(database_url, 3) as (db, (one, other, third)):
+            lost = await leases.acquire(db, one, partner_id, RACE)
+            assert lost is not None
+            await one.close()
+            assert await _soon(lambda: leases.acquire(db, other, partner_id, RACE)) is not None
+            await leases.release(db, lost)
+            assert await leases.acquire(db, third, partner_id, RACE) is None
+
+    asyncio.run(run())
+
+
+def test_the_lease_of_a_killed_process_is_free_at_once(database_url: str, partner_id: int) -> None:
+    holder = children.start("hold_lease", database_url, partner_id, RACE)
+    assert children.said(holder).readline() == "held\n"
+
+    async def run() -> float:
+        async with processes(database_url, 1) as (db, [session]):
+            assert await leases.acquire(db, session, partner_id, RACE) is None
+            holder.kill()
+            holder.communicate()
+            killed = time.monotonic()
+            assert await _soon(lambda: leases.acquire(db, session, partner_id, RACE)) is not None
+            return time.monotonic() - killed
+
+    assert asyncio.run(run()) < leases.TTL_SECONDS / 10
+
+
+def test_who_comes_back_after_the_lease_ran_out_writes_nothing(
+    database_url: str, partner_id: int, database: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    async def run() -> None:
+        async with processes(database_url, 2) as (db, (frozen, other)):
+            lease = await leases.acquire(db, frozen, partner_id, RACE)
+            assert lease is not None
+            assert await leases.acquire(db, other, partner_id, RACE) is None
+            database.execute("UPDATE bibwire.scopes SET lease_expires_at = now() - interval '1 second'")
+            assert await leases.acquire(db, other, partner_id, RACE) is not None
+
+            with pytest.raises(LeaseLost):
+                await commit_page(db, lease)
+
+    asyncio.run(run())
+    assert not written(database)
+
+
+def test_who_comes_back_before_anybody_took_over_goes_on(
+    database_url: str, partner_id: int, database: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    async def run() -> None:
+        async with processes(database_url, 2) as (db, (slow, other)):
+            lease = await leases.acquire(db, slow, partner_id, RACE)
+            assert lease is not None
+            database.execute("UPDATE bibwire.scopes SET lease_expires_at = now() - interval '1 second'")
+            await commit_page(db, lease)
+            assert await leases.acquire(db, other, partner_id, RACE) is None, "the commit renewed nothing"
+
+    asyncio.run(run())
+    assert written(database)
+
+
+def test_a_taker_waits_for_the_commit_that_goes_on(
+    database_url: str, partner_id: int, database: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    async def run() -> None:
+        async with processes(database_url, 2) as (db, (slow, other)):
+            lease = await leases.acquire(db, slow, partner_id, RACE)
+            assert lease is not None
+            database.execute("UPDATE bibwire.scopes SET lease_expires_at = now() - interval '1 second'")
+            async with db.transaction() as connection:
+                await leases.hold(connection, lease)
+                taker = asyncio.create_task(leases.acquire(db, other, partner_id, RACE))
+                await asyncio.sleep(0.2)
+                assert not taker.done()
+            assert await taker is None, "the lease that was just renewed was taken"
+
+    asyncio.run(run())
+
+
+async def _soon(acquire: Callable[[], Coroutine[Any, Any, Lease | None]]) -> Lease | None:
+    """Try for as long as a server may take to notice that a connection is gone."""
+    for _ in range(250):
+        if (lease := await acquire()) is not None:
+            return lease
+        await asyncio.sleep(0.02)
+    return None
+
+
+def test_a_transaction_that_stands_still_is_ended_within_the_lease(database_url: str) -> None:
+    """Whoever froze inside one would keep everybody out for as long as it is frozen."""
+
+    async def run() -> str:
+        async with open_database(database_url) as db:
+            [[milliseconds]] = await db.fetch(
+                "SELECT setting::integer FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'"
+            )
+            assert 0 < milliseconds <= leases.TTL_SECONDS * 1000
+            with pytest.raises(DatabaseUnavailable) as ended:
+                await stand_still(db)
+            assert await db.fetch("SELECT 1") == [(1,)]
+            return str(ended.value)
+
+    assert "PostgreSQL cannot be used" in asyncio.run(run())
