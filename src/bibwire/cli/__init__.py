@@ -1,0 +1,12 @@
+"""The command line. One module a group of commands; what is heavy is imported inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command in `arguments` (None: those of the process) and return its exit code."""
+    from bibwire.cli.app import main as run
+
+    return run(arguments)

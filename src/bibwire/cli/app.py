@@ -1,0 +1,134 @@
+"""
+The program `bibwire`: its commands, and what becomes of their errors.
+
+Exit codes: 0 all well, 1 failed, 2 wrong use or settings, 3 partly done, 130 stopped by
+Ctrl-C, 143 by SIGTERM. An error is one sentence on standard error; `--debug` adds where it came from.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from bibwire.cli import bibs, demo, doctor, init, lookup, partner, simulate, status, sync
+from bibwire.cli.session import ToldToEnd
+from bibwire.domain.errors import BibwireError, SettingsError
+
+FAILED = 1
+WRONG_USE = 2
+STOPPED = 130
+TOLD_TO_END = 143
+
+app = typer.Typer(
+    name="bibwire",
+    help="A live, correct copy of RunSignup registrations in your own PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from bibwire import __version__
+
+        typer.echo(f"bibwire {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Say which version this is."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="With an error, say where it came from (a traceback).")
+    ] = False,
+) -> None:
+    """Takes the options of every command; main() has seen to --debug already."""
+
+
+for _module in (init, doctor, sync, status, bibs, lookup, simulate, demo):
+    _module.add_to(app)
+app.add_typer(partner.app, name="partner")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Also after the command's name, where people put it once something has failed.
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt as error:
+        _say("stopped. Nothing is lost: the next run goes on where this one was.", error, debug)
+        return TOLD_TO_END if isinstance(error, ToldToEnd) else STOPPED
+    except BrokenPipeError:
+        # Whoever read our output (| head) has seen enough. Python would complain when it
+        # flushes standard output at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except typer.TyperException as error:
+        if not error.format_message():
+            return WRONG_USE  # no command was named, and the help is shown
+        _say(f"{_sentence(error.format_message())} See bibwire --help.", error, debug)
+        return error.exit_code
+    except typer.Abort as error:
+        _say("stopped, nothing was done.", error, debug)
+        return FAILED
+    except Exception as error:
+        return _report(error, debug)
+
+
+def _run(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("bibwire", arguments) as context:
+            result = command.invoke(context)
+    except typer.Exit as leave:
+        return leave.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: Exception, debug: bool) -> int:
+    known = _first_of_ours(error)
+    if known is not None:
+        _say(_sentence(str(known)), error, debug)
+        return WRONG_USE if isinstance(known, SettingsError) else FAILED
+    told = f"{type(error).__name__}: {error}".splitlines()[0]
+    _say(f"failed by a fault of its own ({told}). Please report it, with what --debug says.", error, debug)
+    return FAILED
+
+
+def _first_of_ours(error: BaseException) -> BibwireError | None:
+    """Find what to tell of in an error, which may be a group of several."""
+    if isinstance(error, BibwireError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [known for part in error.exceptions if (known := _first_of_ours(part)) is not None]
+        return found[0] if len(found) == len(error.exceptions) else None
+    return None
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _say(text: str, error: BaseException, debug: bool) -> None:
+    from bibwire.cli.terminal import complain
+
+    if debug:
+        import traceback
+
+        complain("".join(traceback.format_exception(error)).rstrip(), prefix="")
+    complain(text)

@@ -1,0 +1,260 @@
+"""
+What `bibwire doctor` checks: each finding is ok, warn or FAIL, with the fix for what is wrong.
+
+Nothing is changed: no folder, key file, database or schema is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bibwire.cli import vendor
+from bibwire.domain.errors import BibwireError, SettingsError
+
+if TYPE_CHECKING:
+    from bibwire.settings import Settings
+
+Grade = Literal["ok", "warn", "FAIL"]
+
+# The vendor refuses calls without a caller registration from here on.
+COMPULSORY_FROM = datetime(2027, 1, 1, tzinfo=UTC)
+# Cursors are the vendor's times, so a difference loses nothing; but ages shown are off by it.
+CLOCK_TOLERANCE = timedelta(seconds=5)
+CLOCK_LIMIT = timedelta(minutes=5)
+# A mirror of 400,000 people takes about 1 GB with its indexes.
+LITTLE_SPACE = 2_000_000_000
+NO_SPACE = 200_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing checked."""
+
+    check: str
+    grade: Grade
+    found: str
+    fix: str = ""
+
+
+@dataclass(slots=True)
+class Examination:
+    """All findings so far."""
+
+    settings: Settings
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, check: str, grade: Grade, found: str, fix: str = "") -> None:
+        self.findings.append(Finding(check, grade, found, fix))
+
+
+def examine(settings: Settings, now: Callable[[], datetime]) -> list[Finding]:
+    """Check everything. `now` is this machine's clock."""
+    examination = Examination(settings)
+    _settings(examination, now())
+    _home(examination)
+    key = _key(examination)
+    with _conninfo(examination) as conninfo:
+        if conninfo is not None and _database(examination, conninfo, now):
+            _credentials(examination, conninfo, key)
+    _vendor(examination, now)
+    return examination.findings
+
+
+def _settings(to: Examination, now: datetime) -> None:
+    from bibwire.settings import find_file
+
+    path = find_file()
+    to.add("settings", "ok", f"valid; read from the environment{'' if path is None else f' and {path}'}")
+    if path is not None and _others_can_read(path) and b"secret" in path.read_bytes().lower():
+        to.add("settings file", "warn", f"{path} holds secrets and others can read it", f"chmod 600 {path}")
+    if to.settings.caller is not None:
+        to.add("caller registration", "ok", "set")
+    else:
+        grade: Grade = "FAIL" if now >= COMPULSORY_FROM else "warn"
+        to.add(
+            "caller registration",
+            grade,
+            "not set; RunSignup demands it from 2027-01-01 on",
+            "register the software with RunSignup, set BIBWIRE_CALLER_REG and BIBWIRE_CALLER_SECRET",
+        )
+
+
+def _home(to: Examination) -> None:
+    home = to.settings.home
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    if existing != home:
+        to.add("home", "warn", f"{home} does not exist yet", "bibwire init")
+    elif not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+        to.add("home", "FAIL", f"{home} is no folder we can write to", "mend its rights, or set BIBWIRE_HOME")
+    else:
+        to.add("home", "ok", str(home))
+    free = shutil.disk_usage(existing).free
+    grade: Grade = "ok" if free >= LITTLE_SPACE else "warn" if free >= NO_SPACE else "FAIL"
+    # A database elsewhere has its own disk; here stand the key and, perhaps, the log.
+    if to.settings.database_url is not None and grade == "FAIL":
+        grade = "warn"
+    to.add(
+        "disk space", grade, f"{free / 1e9:.1f} GB free at {existing}", "" if grade == "ok" else "make room"
+    )
+
+
+def _key(to: Examination) -> bytes | None:
+    from bibwire.store.vault import KEY_FILE_NAME, load_key
+
+    settings = to.settings
+    made = settings.home / KEY_FILE_NAME
+    if settings.secret_key is None and settings.secret_key_file is None and not made.exists():
+        to.add("key", "warn", f"{made} does not exist yet", "bibwire init")
+        return None
+    try:
+        key = load_key(key=settings.secret_key, key_file=settings.secret_key_file, home=settings.home)
+    except SettingsError as error:
+        to.add("key", "FAIL", "cannot be used", str(error))
+        return None
+    source = (
+        "BIBWIRE_SECRET_KEY" if settings.secret_key is not None else str(settings.secret_key_file or made)
+    )
+    to.add("key", "ok", f"32 bytes from {source}")
+    return key
+
+
+@contextmanager
+def _conninfo(to: Examination) -> Iterator[str | None]:
+    """Yield how to reach the database; the embedded one is started if it has been made before."""
+    settings = to.settings
+    if settings.database_url is not None:
+        yield settings.database_url.reveal()
+        return
+    folder = settings.home / "postgres" / "data"
+    if not folder.exists():
+        to.add("embedded PostgreSQL", "warn", f"not made yet at {folder}", "bibwire init")
+        yield None
+        return
+    from bibwire.store import embedded
+
+    try:
+        server = embedded.start(settings.home)
+    except BibwireError as error:
+        to.add("embedded PostgreSQL", "FAIL", f"does not start at {folder}", str(error))
+        yield None
+        return
+    with server:
+        to.add("embedded PostgreSQL", "ok", f"{server.version} at {folder}")
+        yield server.conninfo
+
+
+def _database(to: Examination, conninfo: str, now: Callable[[], datetime]) -> bool:
+    """Return whether the partners can be read."""
+    from bibwire.store.health import inspect
+    from bibwire.store.migrate import HEAD
+
+    try:
+        health = inspect(conninfo)
+    except BibwireError as error:
+        to.add("database", "FAIL", str(error), "start the server, or mend BIBWIRE_DATABASE_URL")
+        return False
+    found = f"PostgreSQL {health.server_version}, database {health.database}, {health.size}"
+    if health.is_old:
+        to.add("database", "FAIL", found, "Bibwire needs PostgreSQL 14 or later: upgrade the server")
+        return False
+    to.add("database", "ok", found)
+    if to.settings.database_url is None:
+        pass  # the embedded one is built without lz4, and nobody can change that
+    elif not health.lz4:
+        fix = "a server built with lz4 loads 1.3 times faster; all works without it"
+        to.add("lz4", "warn", "the server was built without it", fix)
+    else:
+        to.add("lz4", "ok", "available")
+    _clock(to, "database's clock", abs(health.now - now()))
+    if health.schema == HEAD:
+        to.add("schema", "ok", f"version {HEAD}")
+    elif health.schema is None:
+        to.add("schema", "warn", "not made yet", "bibwire init")
+    elif health.schema < HEAD:
+        to.add("schema", "warn", f"version {health.schema}, this Bibwire has {HEAD}", "bibwire init")
+    else:
+        fix = "it was used by a newer Bibwire: upgrade this one"
+        to.add("schema", "FAIL", f"version {health.schema}, this Bibwire knows {HEAD}", fix)
+    return health.schema == HEAD
+
+
+def _credentials(to: Examination, conninfo: str, key: bytes | None) -> None:
+    from bibwire.store.vault import Vault
+
+    if key is None:
+        return
+    try:
+        asyncio.run(_open_credentials(to, conninfo, Vault(key)))
+    except BibwireError as error:
+        to.add("partners", "FAIL", "cannot be read", str(error))
+
+
+async def _open_credentials(to: Examination, conninfo: str, vault: object) -> None:
+    from bibwire import logs
+    from bibwire.store.database import open_database
+    from bibwire.store.partners import Partners
+    from bibwire.store.vault import Vault
+
+    assert isinstance(vault, Vault)
+    async with open_database(conninfo, connections=1) as database:
+        partners = Partners(database, vault)
+        all_partners = await partners.list()
+        if not all_partners:
+            to.add("partners", "warn", "none is stored", "bibwire partner add NAME --api-key KEY")
+        for partner in all_partners:
+            name = f"partner {partner.name}"
+            again = f'bibwire partner rotate "{partner.name}" --api-key KEY'
+            try:
+                logs.hide((await partners.credential(partner)).secrets)
+                overridden = to.settings.partner_override(partner.name, partner.kind) is not None
+            except BibwireError as error:
+                to.add(name, "FAIL", "its key cannot be used", str(error))
+                continue
+            if partner.failing_since is not None and not overridden:
+                found = f"RunSignup refuses its key since {partner.failing_since:%Y-%m-%d %H:%M} UTC"
+                to.add(name, "FAIL", found, again)
+            elif partner.paused_at is not None:
+                to.add(name, "warn", "paused", f'bibwire partner resume "{partner.name}"')
+            elif overridden:
+                to.add(name, "ok", "key from the environment")
+            else:
+                verified = "verified" if partner.verified_at else "not verified yet"
+                to.add(name, "ok", f"key ...{partner.fingerprint} opens, {verified}")
+
+
+def _vendor(to: Examination, now: Callable[[], datetime]) -> None:
+    url = to.settings.api_url
+    try:
+        answer = vendor.reach(url)
+    except (OSError, ValueError) as error:
+        fix = "check the network, a proxy (HTTPS_PROXY) and BIBWIRE_API_URL"
+        to.add("RunSignup", "FAIL", f"{url} does not answer: {' '.join(str(error).split())}", fix)
+        return
+    if answer.status >= 500:
+        to.add("RunSignup", "warn", f"{url} answers with status {answer.status}", "try again later")
+    else:
+        to.add("RunSignup", "ok", f"{url} answers")
+    if answer.date is None:
+        to.add("RunSignup's clock", "warn", "it sends no Date", "is a proxy in between?")
+    else:
+        # The header has whole seconds: at half of one it is right on average.
+        _clock(to, "RunSignup's clock", abs(answer.date + timedelta(seconds=0.5) - now()))
+
+
+def _clock(to: Examination, check: str, difference: timedelta) -> None:
+    grade: Grade = "ok" if difference <= CLOCK_TOLERANCE else "warn" if difference <= CLOCK_LIMIT else "FAIL"
+    fix = "" if grade == "ok" else "set this machine's clock: switch on time synchronisation (NTP)"
+    to.add(check, grade, f"differs from this machine's by {difference.total_seconds():.1f} s", fix)
+
+
+def _others_can_read(path: Path) -> bool:
+    return os.name == "posix" and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)

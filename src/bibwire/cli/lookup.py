@@ -1,0 +1,122 @@
+"""`bibwire lookup`: who has a bib now, and who had it before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bibwire.cli.options import LARGEST_ID, JsonOption, PartnerOption
+from bibwire.domain.errors import SettingsError
+
+if TYPE_CHECKING:
+    from bibwire.runtime import Runtime
+    from bibwire.store.reports import BibAnswer, BibMove, Holder
+
+# A bib is a 32-bit number in the mirror.
+LARGEST_BIB = 2**31 - 1
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(lookup)
+
+
+def lookup(
+    bib: Annotated[
+        int, typer.Argument(metavar="BIB", min=0, max=LARGEST_BIB, help="The bib.", show_default=False)
+    ],
+    race: Annotated[
+        int, typer.Option("--race", metavar="RACE_ID", min=1, max=LARGEST_ID, help="The race, by its id.")
+    ],
+    partner: PartnerOption = None,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Ask RunSignup first: one call for the bib, then the race's changes."),
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Say who has a bib now and who had it before."""
+    from bibwire.cli.session import work
+    from bibwire.cli.terminal import as_fields, print_json
+
+    async def do(runtime: Runtime) -> list[BibAnswer]:
+        partner_id = None if partner is None else (await runtime.partners.get(partner)).partner_id
+        names = await runtime.reports.check_race(race, partner_id)
+        if live:
+            if len(names) > 1:
+                raise SettingsError(
+                    f"Race {race} is mirrored for {' and '.join(names)}: say with --partner whose "
+                    "calls to spend."
+                )
+            await runtime.engine.lookup_live(names[0], race, bib)
+        return await runtime.reports.lookup(bib, race, partner_id)
+
+    answers = work(do)
+    if json:
+        print_json({"answers": [as_fields(answer) for answer in answers]})
+    else:
+        for answer in answers:
+            _show(answer)
+
+
+def _show(answer: BibAnswer) -> None:
+    from bibwire.cli.terminal import age, console, moment, plain, row, table
+
+    out = console()
+    known = (
+        "not loaded yet"
+        if answer.as_of is None
+        else f"as of {moment(answer.as_of)}, {age(answer.age_seconds)} ago"
+    )
+    out.print(
+        f"Bib {answer.bib} in {plain(answer.race)} ({answer.race_id}), {plain(answer.partner)}, {known}:"
+    )
+    if not answer.now:
+        out.print("  nobody has it now.")
+    for holder in answer.now:
+        out.print(f"  {_describe(holder)}, chip {plain(holder.chip_num) or 'none'}.", style="bold")
+    if len(answer.now) > 1:
+        out.print(f"  {len(answer.now)} registrations share it.", style="yellow")
+    for holder in answer.removed:
+        why = plain(holder.removed_reason) or "removed"
+        out.print(f"  had it when leaving on {moment(holder.removed_at)} ({why}): {_describe(holder)}.")
+    if answer.history:
+        shown = table("Before", "when", "what", "who", "event", "seen", "seq", right=("seq",))
+        for move in answer.history:
+            cells = (
+                moment(move.modified_at or move.seen_at),
+                _what(move, answer.bib),
+                _name(move),
+                move.event,
+                moment(move.seen_at),
+                move.seq,
+            )
+            row(shown, cells)
+        out.print(shown)
+
+
+def _what(move: BibMove, bib: int) -> str:
+    from bibwire.cli.terminal import bib as shown
+
+    if move.bib_to == bib:
+        before = "" if move.bib_from is None else f", had {shown(move.bib_from)}"
+        return f"given{before}"
+    if move.kind == "removed":
+        return "freed: left the race"
+    return "taken" if move.bib_to is None else f"given up for {shown(move.bib_to)}"
+
+
+def _name(who: BibMove | Holder) -> str:
+    from bibwire.cli.terminal import person
+
+    return f"{person(who.first_name, who.last_name)} ({who.registration_id})"
+
+
+def _describe(holder: Holder) -> str:
+    from bibwire.cli.terminal import plain
+
+    sex_and_age = f"{holder.gender or ''}{'' if holder.age is None else holder.age}"
+    place = ", ".join(part for part in (holder.city, holder.state) if part)
+    event = holder.event or f"event {holder.event_id}"
+    parts = (_name(holder), sex_and_age, place, event)
+    return ", ".join(plain(part) for part in parts if part)

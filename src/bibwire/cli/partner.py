@@ -1,0 +1,279 @@
+"""`bibwire partner`: whose registrations are mirrored, and with which keys."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from bibwire.cli.options import JsonOption
+from bibwire.domain.errors import BibwireError, PartnerStopped, RetryLater, SettingsError
+
+if TYPE_CHECKING:
+    from bibwire.domain.secrets import Credential, Secret
+    from bibwire.runtime import Runtime
+    from bibwire.store.partners import Partner
+
+Kind = Literal["key", "v2", "bearer"]
+
+app = typer.Typer(help="Add, list, change and remove partners.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The partner's name.", show_default=False)]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", metavar="KEY", help="The key; its secret is asked for, never an argument."),
+]
+KindOption = Annotated[
+    Kind,
+    typer.Option(
+        help="key: api_key and api_secret. v2: rsu_api_key and its secret. bearer: an OAuth token, "
+        "given in place of the secret."
+    ),
+]
+CallsPerHour = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, max=1_000_000, help="Calls the key may make in any hour (1000)."),
+]
+SecretStdin = Annotated[bool, typer.Option("--secret-stdin", help="Read the secret from standard input.")]
+SecretFile = Annotated[
+    Path | None, typer.Option("--secret-file", metavar="FILE", help="Read the secret from a file.")
+]
+NoCheck = Annotated[bool, typer.Option("--no-check", help="Store the key without asking RunSignup about it.")]
+
+
+@app.command()
+def add(
+    name: Name,
+    api_key: ApiKey = None,
+    kind: KindOption = "key",
+    calls_per_hour: CallsPerHour = None,
+    secret_stdin: SecretStdin = False,
+    secret_file: SecretFile = None,
+    no_check: NoCheck = False,
+) -> None:
+    """Add a partner with its RunSignup key."""
+    from bibwire import logs
+    from bibwire.cli.session import read_settings, work
+    from bibwire.store.partners import check_name
+
+    name = check_name(name)
+    settings = read_settings()
+    credential = _read_credential(kind, api_key, secret_stdin, secret_file)
+    logs.hide(credential.secrets)
+
+    async def do(runtime: Runtime) -> None:
+        await _refuse_same_variable(runtime, name)
+        races = None if no_check else await _check(runtime, credential)
+        partner = await runtime.partners.add(
+            name,
+            credential,
+            calls_per_hour=calls_per_hour or settings.calls_per_hour,
+            verified=races is not None,
+        )
+        _tell(f"Partner {partner.name} is added", partner, races)
+        typer.echo("Its registrations come with: bibwire sync")
+
+    work(do, settings)
+
+
+@app.command("list")
+def list_partners(json: JsonOption = False) -> None:
+    """List the partners; of a key only the last four signs are shown."""
+    from bibwire.cli.session import work
+    from bibwire.cli.terminal import as_fields, console, moment, print_json, row, table
+
+    async def do(runtime: Runtime) -> list[Partner]:
+        return await runtime.partners.list()
+
+    partners = work(do)
+    if json:
+        print_json({"partners": [as_fields(partner) for partner in partners]})
+        return
+    if not partners:
+        typer.echo("No partner is stored yet. Add one with: bibwire partner add NAME --api-key KEY")
+        return
+    shown = table("", "partner", "key", "kind", "calls/h", "verified", "added", "state", right=("calls/h",))
+    for partner in partners:
+        state, style = "active", None
+        if partner.paused_at is not None:
+            state, style = f"paused since {moment(partner.paused_at)}", "dim"
+        if partner.failing_since is not None:
+            reason = partner.failing_reason or "refused"
+            state, style = f"failing since {moment(partner.failing_since)}: {reason}", "red"
+        cells = (
+            partner.name,
+            f"...{partner.fingerprint}",
+            partner.kind,
+            partner.calls_per_hour,
+            moment(partner.verified_at) or "never",
+            moment(partner.created_at),
+            state,
+        )
+        row(shown, cells, style=style)
+    console().print(shown)
+
+
+@app.command()
+def rotate(
+    name: Name,
+    api_key: ApiKey = None,
+    kind: KindOption = "key",
+    calls_per_hour: CallsPerHour = None,
+    secret_stdin: SecretStdin = False,
+    secret_file: SecretFile = None,
+    no_check: NoCheck = False,
+) -> None:
+    """Replace a partner's key; its data and the calls already counted stay."""
+    from bibwire import logs
+    from bibwire.cli.session import read_settings, work
+
+    settings = read_settings()
+    credential = _read_credential(kind, api_key, secret_stdin, secret_file)
+    logs.hide(credential.secrets)
+
+    async def do(runtime: Runtime) -> None:
+        await runtime.partners.get(name)
+        races = None if no_check else await _check(runtime, credential)
+        partner = await runtime.partners.rotate(
+            name, credential, calls_per_hour=calls_per_hour, verified=races is not None
+        )
+        _tell(f"Partner {partner.name} has a new key", partner, races)
+
+    work(do, settings)
+
+
+@app.command()
+def pause(name: Name) -> None:
+    """Ask RunSignup nothing more for a partner, until it is resumed."""
+    from bibwire.cli.session import work
+
+    async def do(runtime: Runtime) -> Partner:
+        return await runtime.partners.pause(name)
+
+    typer.echo(f"Partner {work(do).name} is paused. Its data stays; go on with: bibwire partner resume")
+
+
+@app.command()
+def resume(name: Name) -> None:
+    """Go on with a partner that was paused."""
+    from bibwire.cli.session import work
+
+    async def do(runtime: Runtime) -> Partner:
+        return await runtime.partners.resume(name)
+
+    typer.echo(f"Partner {work(do).name} is active again. What it missed comes with: bibwire sync")
+
+
+@app.command()
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a partner with its key and all its data; other partners are left as they are."""
+    from bibwire.cli.session import work
+
+    async def do(runtime: Runtime) -> None:
+        partner = await runtime.partners.get(name)
+        if not yes:
+            state = (await runtime.reports.partners(partner.partner_id))[0]
+            _confirm(partner.name, state.races, state.participants)
+        counts = await runtime.partners.remove(partner.name)
+        kept = ("participants", "changes", "races", "events")
+        told = ", ".join(f"{counts[table]:,} {table}" for table in kept)
+        typer.echo(f"Partner {partner.name} is removed, with {told}.")
+
+    work(do)
+
+
+def _confirm(name: str, races: int, participants: int) -> None:
+    if not sys.stdin.isatty():
+        raise SettingsError(
+            f"Removing {name} deletes all its data, and there is no terminal to ask on: add --yes."
+        )
+    typer.echo(f"This deletes {name} with {races:,} races and {participants:,} people, for good.", err=True)
+    if typer.prompt("Type the partner's name to go on", err=True).strip() != name:
+        raise SettingsError("That is not the name. Nothing was removed.")
+
+
+def _read_credential(
+    kind: Kind, api_key: str | None, secret_stdin: bool, secret_file: Path | None
+) -> Credential:
+    from bibwire.domain.secrets import Credential, Secret
+
+    api_key = (api_key or "").strip()
+    if kind == "bearer" and api_key:
+        raise SettingsError(
+            "A bearer token has no API key: leave --api-key out and give the token where the secret "
+            "is asked for."
+        )
+    if kind != "bearer" and not api_key:
+        raise SettingsError("An API key is needed: --api-key KEY. Only its secret is asked for.")
+    secret = _read_secret("Token" if kind == "bearer" else "API secret", secret_stdin, secret_file)
+    if kind == "bearer":
+        return Credential(kind, secret)
+    return Credential(kind, Secret(api_key), secret)
+
+
+def _read_secret(what: str, from_stdin: bool, path: Path | None) -> Secret:
+    from bibwire.domain.secrets import Secret
+
+    if from_stdin and path is not None:
+        raise SettingsError("--secret-stdin and --secret-file are both given: keep one of them.")
+    if path is not None:
+        try:
+            text = path.read_text("utf-8")
+        except OSError as error:
+            raise SettingsError(f"The secret file {path} cannot be read: {error.strerror}.") from None
+        except UnicodeDecodeError:
+            raise SettingsError(f"The secret file {path} holds no text.") from None
+    elif from_stdin:
+        text = sys.stdin.read()
+    elif sys.stdin.isatty():
+        text = typer.prompt(what, hide_input=True, err=True)
+    else:
+        raise SettingsError(
+            f"The {what} is asked for on a terminal, and there is none: "
+            "use --secret-stdin or --secret-file FILE."
+        )
+    text = text.strip()
+    if not text or len(text.split()) > 1:
+        raise SettingsError(f"The {what} has to be one word without spaces; nothing was stored.")
+    return Secret(text)
+
+
+async def _check(runtime: Runtime, credential: Credential) -> list[int]:
+    """Ask the vendor which races the key sees."""
+    if sys.stderr.isatty():
+        typer.echo("Asking RunSignup about the key ...", err=True)
+    try:
+        return await runtime.check_credential(credential)
+    except RetryLater as error:
+        raise type(error)(
+            f"The key could not be checked, nothing was stored: {str(error).rstrip('.')}. "
+            "Try again, or store it unchecked with --no-check."
+        ) from error
+    except PartnerStopped as error:
+        raise type(error)(
+            f"Nothing was stored: {str(error).rstrip('.')}. Check the key, its secret and --kind."
+        ) from error
+    except BibwireError as error:
+        raise type(error)(f"Nothing was stored: {error}") from error
+
+
+async def _refuse_same_variable(runtime: Runtime, name: str) -> None:
+    """Two names must not be overridden by one variable: one partner's key would serve the other."""
+    from bibwire.settings import PREFIX, partner_token
+
+    for other in await runtime.partners.list():
+        if other.name != name and partner_token(other.name) == partner_token(name):
+            raise SettingsError(
+                f"{name} is too much like the partner {other.name}: both would read "
+                f"{PREFIX}KEY_{partner_token(name)}. Choose another name."
+            )
+
+
+def _tell(done: str, partner: Partner, races: list[int] | None) -> None:
+    seen = "unchecked" if races is None else f"it sees {len(races):,} races"
+    typer.echo(f"{done}: key ...{partner.fingerprint} ({seen}), {partner.calls_per_hour:,} calls an hour.")

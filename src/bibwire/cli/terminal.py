@@ -1,0 +1,113 @@
+"""
+How commands speak: tables and lines for people, one JSON object for programs.
+
+What comes from the vendor (names of people and races) may hold anything; `plain` takes out
+what would steer a terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# Wide enough that no cell is cut in a file or a pipe.
+WIDTH_WITHOUT_TERMINAL = 200
+
+
+def complain(text: str, *, prefix: str = "bibwire: ") -> None:
+    """Write a sentence to standard error, without any secret known so far."""
+    logs = sys.modules.get("bibwire.logs")
+    if logs is not None:
+        text = logs.redact(text)
+    typer.echo(prefix + text, err=True)
+
+
+def print_json(value: object) -> None:
+    """Write `value` as one line of JSON to standard output, and at once."""
+    import msgspec
+
+    line = msgspec.json.encode(value, enc_hook=str)
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where tables and coloured lines go; without a terminal they are plain and wide."""
+    from rich.console import Console
+
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
+    return Quiet(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+    """Return an empty table; the columns named in `right` hold numbers."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def row(to: Table, cells: Iterable[object], *, style: str | None = None) -> None:
+    """Add a row; None is shown as nothing."""
+    from rich.text import Text
+
+    to.add_row(*(Text(plain(cell)) for cell in cells), style=style)
+
+
+def plain(value: object) -> str:
+    """Return `value` as text in which nothing steers a terminal or ends a line."""
+    if value is None:
+        return ""
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def age(seconds: float | None) -> str:
+    """Return 5 s, 3 min, 2.5 h, 4 days; `never` for None."""
+    if seconds is None:
+        return "never"
+    seconds = max(0.0, seconds)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def moment(at: datetime | None) -> str:
+    """Return an instant in this machine's zone, to the second."""
+    return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def person(first_name: str | None, last_name: str | None) -> str:
+    return " ".join(part for part in (first_name, last_name) if part) or "(no name)"
+
+
+def bib(number: int | None) -> str:
+    # Without separators: a bib is read as it is printed on the runner.
+    return "none" if number is None else str(number)
+
+
+def as_fields(value: Any, **more: object) -> dict[str, object]:
+    """Return a dataclass's fields, for JSON."""
+    import dataclasses
+
+    return {**{f.name: getattr(value, f.name) for f in dataclasses.fields(value)}, **more}

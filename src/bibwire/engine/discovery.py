@@ -1,0 +1,59 @@
+"""
+A partner's races and events: one request a page of the list, none a race.
+
+A race or event that the list does not show is marked at most, and only after a complete list:
+the list shows a race's current events alone, and pages can shift while they are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from bibwire.api.client import VendorClient
+from bibwire.clock import Clock
+from bibwire.store import catalog, runs
+from bibwire.store.database import Database
+from bibwire.store.loader import Outcome
+
+# Before RunSignup itself: the list's own default would hide races that began earlier today.
+LIST_FROM = date(2000, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """What a discovery saw: races listed, and races that could not be read."""
+
+    race_ids: frozenset[int]
+    unreadable: int
+
+
+async def discover(db: Database, client: VendorClient, clock: Clock, partner_id: int) -> Discovered:
+    """
+    List a partner's races with their events and store them.
+
+    Raises:
+        BibwireError: The list could not be read to its end; what was read is stored.
+    """
+    began_at = clock.now()
+    run_id = await runs.begin(db, partner_id, None, "discovery", now=began_at)
+    pages = unreadable = 0
+    race_ids: set[int] = set()
+    failed, error = True, None
+    try:
+        async for page in client.races(start_date=LIST_FROM):
+            await catalog.store_races(db, partner_id, page.races, page.unreadable, now=clock.now())
+            race_ids |= {race.race_id for race in page.races}
+            unreadable += len(page.unreadable)
+            pages += 1
+        if not unreadable:
+            await catalog.mark_unlisted(db, partner_id, race_ids, now=clock.now())
+        await catalog.resolve_races(db, partner_id, since=began_at)
+        failed = False
+    except Exception as caught:
+        error = str(caught)
+        raise
+    finally:
+        outcome = Outcome(quarantined=unreadable)
+        await runs.finish(db, run_id, outcome, calls=pages, error=error, failed=failed, now=clock.now())
+    return Discovered(frozenset(race_ids), unreadable)

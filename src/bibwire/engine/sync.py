@@ -1,0 +1,463 @@
+"""
+One sync of partners and scopes, each independent of the others.
+
+Scopes are swept a few at a time, which keeps the vendor's places for calls busy while pages
+are stored; who waits for its budget lets others have its place. A scope that fails is reported
+and the rest go on; a refused key stops its partner; a refused caller registration, or a
+database that cannot be used, stops everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+
+from bibwire.api.client import CallMade, VendorClient
+from bibwire.clock import Clock
+from bibwire.domain.errors import (
+    AccessLost,
+    BibwireError,
+    CallerRefused,
+    DatabaseUnavailable,
+    ListingNotTrusted,
+    PartnerStopped,
+    RaceGone,
+    ScopeBusy,
+    SettingsError,
+)
+from bibwire.domain.sweeps import FRESH, RESUME_FULL, Lookback
+from bibwire.engine.discovery import discover
+from bibwire.engine.reports import SyncError, SyncProgress, SyncReport, SyncRequest, Watch
+from bibwire.engine.scope import ScopeSync
+from bibwire.store import catalog, leases, runs, streams
+from bibwire.store.catalog import Scope
+from bibwire.store.database import Database
+from bibwire.store.leases import Lease
+from bibwire.store.loader import Outcome
+from bibwire.store.partners import Partner, Partners
+from bibwire.store.session import Session
+
+SCOPES_AT_ONCE = 3
+LEASE_POLL_SECONDS = 0.5
+
+Waiting = Callable[[float], AbstractAsyncContextManager[None]]
+OpenClient = Callable[
+    [Partner, Callable[[CallMade], None], Waiting], AbstractAsyncContextManager[VendorClient]
+]
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Calls:
+    """Calls made for one run; the context variable below tells which."""
+
+    made: int = 0
+
+
+_calls: ContextVar[_Calls | None] = ContextVar("calls", default=None)
+# The gate this task has passed, if it has.
+_passed: ContextVar[asyncio.Semaphore | None] = ContextVar("passed", default=None)
+
+
+@asynccontextmanager
+async def _aside(seconds: float) -> AsyncIterator[None]:
+    """Let another scope have our place while we wait for our budget."""
+    gate = _passed.get()
+    if gate is None:
+        yield
+        return
+    gate.release()
+    try:
+        yield
+    finally:
+        await gate.acquire()
+
+
+@dataclass(slots=True)
+class _Run:
+    """One sync: what is reported, and who watches."""
+
+    report: SyncReport
+    progress: SyncProgress
+    watch: Watch | None
+    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SCOPES_AT_ONCE))
+    refused: CallerRefused | None = None
+
+    def on_call(self, call: CallMade) -> None:
+        self.report.calls += 1
+        self.progress.calls += 1
+        counter = _calls.get()
+        if counter is not None:
+            counter.made += 1
+        self.tell()
+
+    def on_page(self, rows: int) -> None:
+        self.progress.people += rows
+        self.tell()
+
+    def tell(self) -> None:
+        if self.watch is not None:
+            self.watch(self.progress)
+
+    def failed(self, partner: Partner, race_id: int | None, error: str) -> None:
+        self.report.errors.append(SyncError(partner.name, race_id, error))
+
+
+class SyncEngine:
+    """Keeps the mirror of all partners."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        session: Session,
+        partners: Partners,
+        open_client: OpenClient,
+        clock: Clock,
+        lookback: Lookback | None = None,
+        page_size: int = 2500,
+        lease_wait_seconds: float = 60.0,
+    ) -> None:
+        self._db = db
+        self._session = session
+        self._partners = partners
+        self._open_client = open_client
+        self._clock = clock
+        self._lookback = lookback or Lookback()
+        self._page_size = page_size
+        self._lease_wait_seconds = lease_wait_seconds
+
+    async def sync(self, request: SyncRequest, watch: Watch | None = None) -> SyncReport:
+        """
+        Make the mirror fresh: discover races, then sweep every scope with live events.
+
+        Args:
+            request: What to sync.
+            watch: Called with the progress after each call and page.
+
+        Raises:
+            SettingsError: The partner or race is unknown, or the partner is paused.
+            DatabaseUnavailable: PostgreSQL cannot be used. What was committed stays.
+        """
+        started = self._clock.monotonic()
+        partners = await self._chosen(request.partner)
+        run = _Run(SyncReport(partners=len(partners)), SyncProgress(partners=len(partners)), watch)
+        knowing = [partner for partner in partners if await self._knows(partner, request.race_id)]
+        if knowing:  # a race that is known needs no search under the other partners
+            partners = knowing
+            run.report.partners = run.progress.partners = len(partners)
+
+        async def one(partner: Partner) -> bool:
+            found = True
+            try:
+                found = await self._sync_partner(run, partner, request)
+            except (DatabaseUnavailable, SettingsError):
+                raise
+            except BibwireError as error:
+                await self._note_partner(run, partner, error)
+            except Exception as error:  # a fault of ours with one partner must not stop the others
+                log.exception("partner failed", action="sync_partner", partner=partner.name)
+                run.failed(partner, None, f"An unexpected {type(error).__name__} stopped it; see the log.")
+            finally:
+                run.progress.partners_done += 1
+                run.tell()
+            return found
+
+        found = await _all(*(one(partner) for partner in partners))
+        run.report.seconds = self._clock.monotonic() - started
+        if request.race_id is not None and not run.report.errors and not any(found):
+            raise SettingsError(
+                f"No race {request.race_id} is visible to "
+                f"{request.partner or 'any partner'}: check the number with 'bibwire status'."
+            )
+        return run.report
+
+    async def lookup_live(self, partner_name: str, race_id: int, bib: int) -> SyncReport:
+        """
+        Ask the vendor who wears a bib (one call), store the answer, then sync the race's changes.
+
+        Raises:
+            SettingsError: The partner or the race is unknown.
+            BibwireError: The vendor could not be asked.
+        """
+        [partner] = await self._chosen(partner_name)
+        if not await self._knows(partner, race_id):
+            raise SettingsError(
+                f"Race {race_id} is not in the mirror of {partner.name}: run 'bibwire sync' first."
+            )
+        run = _Run(SyncReport(partners=1), SyncProgress(partners=1), None)
+        scopes = await catalog.live_scopes(
+            self._db, partner.partner_id, now=self._clock.now(), race_id=race_id
+        )
+        if not scopes:
+            raise SettingsError(
+                f"Race {race_id} has no event that is still to come or ended within 7 days: "
+                "what the mirror holds of it is all there is to look up."
+            )
+        [scope] = scopes
+        async with (
+            self._open_client(partner, run.on_call, _aside) as client,
+            self._leased(scope) as lease,
+        ):
+            sync = self._scope_sync(run, client, lease, scope)
+            try:
+                await sync.merge_found(await client.search_bib(race_id, sorted(scope.event_ids), bib))
+            except ListingNotTrusted as error:
+                run.report.notes.append(f"The search itself was of no use: {error}.")
+            result = await sync.run(full=False)
+        run.report.add(result.outcome)
+        return run.report
+
+    async def _chosen(self, name: str | None) -> list[Partner]:
+        if name is None:
+            return [p for p in await self._partners.list() if p.paused_at is None]
+        partner = await self._partners.get(name)
+        if partner.paused_at is not None:
+            raise SettingsError(f"The partner {partner.name} is paused: 'bibwire partner resume' it first.")
+        return [partner]
+
+    async def _knows(self, partner: Partner, race_id: int | None) -> bool:
+        if race_id is None:
+            return False
+        [[known]] = await catalog.run(self._db, "race_known", partner.partner_id, race_id=race_id)
+        return bool(known)
+
+    async def _sync_partner(self, run: _Run, partner: Partner, request: SyncRequest) -> bool:
+        """Sync one partner. Return whether it has what was asked for."""
+        if run.refused is not None:
+            raise run.refused
+        async with self._open_client(partner, run.on_call, _aside) as client:
+            try:
+                found = await discover(self._db, client, self._clock, partner.partner_id)
+            except (DatabaseUnavailable, PartnerStopped):
+                raise
+            except BibwireError as error:
+                # What is known is synced all the same.
+                await self._note_partner(run, partner, error)
+            else:
+                if found.unreadable:
+                    run.failed(partner, None, f"{found.unreadable} races could not be read; see quarantine.")
+                if request.race_id is not None and not await self._knows(partner, request.race_id):
+                    return False
+            scopes = await catalog.live_scopes(
+                self._db, partner.partner_id, now=self._clock.now(), race_id=request.race_id
+            )
+            if request.race_id is not None and not scopes:
+                run.report.notes.append(
+                    f"Race {request.race_id} has no event that is still to come or ended within 7 days."
+                )
+            run.report.races += len(scopes)
+            run.report.events += sum(len(scope.event_ids) for scope in scopes)
+            run.progress.races += len(scopes)
+            run.tell()
+            if request.full and request.race_id is None:
+                listed = await self._begin_full(run, partner, scopes)
+                await self._sync_scopes(run, client, partner, scopes, full=True, listed=listed)
+                await catalog.run(self._db, "end_full", partner.partner_id)
+            else:
+                await self._sync_scopes(run, client, partner, scopes, full=request.full, listed={})
+        return True
+
+    async def _begin_full(self, run: _Run, partner: Partner, scopes: Sequence[Scope]) -> dict[int, datetime]:
+        """Begin a full sync, or go on with one; return when each race was listed in it already."""
+        now = self._clock.now()
+        [[since]] = await catalog.run(self._db, "full_sync_since", partner.partner_id)
+        if since is None or since < now - RESUME_FULL:
+            await catalog.run(self._db, "begin_full", partner.partner_id, now=now)
+            return {}
+        rows = await catalog.run(self._db, "scopes_listed_since", partner.partner_id, since=since)
+        listed = dict(rows)
+        done = sum(scope.race_id in listed for scope in scopes)
+        if done:
+            run.report.notes.append(
+                f"{partner.name}: the full sync begun at {since:%Y-%m-%d %H:%M} UTC goes on; "
+                f"{done} of {len(scopes)} races were listed."
+            )
+        return listed
+
+    async def _sync_scopes(
+        self,
+        run: _Run,
+        client: VendorClient,
+        partner: Partner,
+        scopes: Sequence[Scope],
+        *,
+        full: bool,
+        listed: dict[int, datetime],
+    ) -> None:
+        """Sync scopes. `listed`: those of a full sync that only need their changes, if even that."""
+        stopped: list[PartnerStopped] = []
+        verified = False
+
+        async def one(scope: Scope) -> None:
+            nonlocal verified
+            listed_at = listed.get(scope.race_id)
+            if listed_at is not None and self._clock.now() - listed_at < FRESH:
+                run.report.races_synced += 1
+                return
+            async with run.gate:
+                if stopped or run.refused is not None:
+                    return
+                _passed.set(run.gate)
+                try:
+                    worked = await self._sync_scope(
+                        run, client, partner, scope, full=full and listed_at is None
+                    )
+                except PartnerStopped as error:
+                    stopped.append(error)
+                    return
+                finally:
+                    _passed.set(None)
+            if worked and not verified:
+                verified = True
+                await self._partners.mark_verified(partner.partner_id)
+
+        # A queue rather than a task a scope: ten thousand tasks would wait for three places.
+        waiting = iter(scopes)
+
+        async def worker() -> bool:
+            for scope in waiting:
+                await one(scope)
+                run.progress.races_done += 1
+                run.tell()
+            return True
+
+        await _all(*(worker() for _ in range(SCOPES_AT_ONCE)))
+        if stopped:
+            raise stopped[0]
+
+    async def _sync_scope(
+        self, run: _Run, client: VendorClient, partner: Partner, scope: Scope, *, full: bool
+    ) -> bool:
+        """
+        Sync one scope. Return whether the vendor answered for it; report what fails.
+
+        Raises:
+            PartnerStopped: It concerns the whole partner.
+        """
+        counter = _Calls()
+        _calls.set(counter)
+        key = (scope.partner_id, scope.race_id)
+        run_id = await runs.begin(self._db, *key, "full" if full else "delta", now=self._clock.now())
+        outcome = Outcome()
+        error: BibwireError | None = None
+        text: str | None = None
+        sync: ScopeSync | None = None
+        try:
+            async with self._leased(scope) as lease:
+                sync = self._scope_sync(run, client, lease, scope)
+                result = await sync.run(full=full)
+            text = result.unsettled
+            await catalog.run(self._db, "regain_access", partner.partner_id, race_id=scope.race_id)
+            run.report.races_synced += 1
+        except DatabaseUnavailable:
+            raise
+        except BibwireError as caught:
+            error, text = caught, str(caught)
+        except Exception as caught:  # a fault of ours in one scope must not stop the others
+            log.exception("scope failed", action="sync_scope", partner=partner.name, race_id=scope.race_id)
+            error = BibwireError(f"An unexpected {type(caught).__name__} stopped this race; see the log.")
+            text = str(error)
+        if sync is not None:
+            outcome = sync.result.outcome
+            run.report.add(outcome)
+            run.report.notes.extend(sync.result.notes)
+        now = self._clock.now()
+        await runs.finish(
+            self._db, run_id, outcome, calls=counter.made, error=text, failed=error is not None, now=now
+        )
+        busy = isinstance(error, ScopeBusy)
+        if isinstance(error, AccessLost):
+            await catalog.run(self._db, "lose_access", partner.partner_id, race_id=scope.race_id, now=now)
+        if isinstance(error, RaceGone):
+            await catalog.run(self._db, "race_gone", partner.partner_id, race_id=scope.race_id, now=now)
+        if text is None:
+            await streams.run(self._db, "clear_failing", *key)
+        elif not busy:  # whoever sweeps it says how it stands
+            await streams.run(self._db, "set_failing", *key, now=now, error=text)
+        told = {
+            "action": "sync_scope",
+            "partner": partner.name,
+            "race_id": scope.race_id,
+            "calls": counter.made,
+            "inserted": outcome.inserted,
+            "updated": outcome.updated,
+            "removed": outcome.removed,
+            "quarantined": outcome.quarantined,
+        }
+        if text is None:
+            log.info("race synced", **told)
+        else:
+            log.warning("race not synced" if error else "race not settled", error=text, **told)
+        if isinstance(error, PartnerStopped):
+            raise error
+        if busy and text is not None:
+            run.report.notes.append(text)
+        elif text is not None:
+            run.failed(partner, scope.race_id, text)
+        return error is None
+
+    def _scope_sync(self, run: _Run, client: VendorClient, lease: Lease, scope: Scope) -> ScopeSync:
+        return ScopeSync(
+            self._db,
+            client,
+            self._clock,
+            lease,
+            scope,
+            lookback=self._lookback,
+            page_size=self._page_size,
+            on_page=run.on_page,
+        )
+
+    @asynccontextmanager
+    async def _leased(self, scope: Scope) -> AsyncIterator[Lease]:
+        """Hold the lease of a scope, waiting for another process to finish with it."""
+        deadline = self._clock.monotonic() + self._lease_wait_seconds
+        key = (scope.partner_id, scope.race_id)
+        await streams.open_scope(self._db, *key)
+        while (lease := await leases.acquire(self._db, self._session, *key)) is None:
+            if self._clock.monotonic() >= deadline:
+                raise ScopeBusy(
+                    f"Race {scope.race_id} has been swept by another process for "
+                    f"{self._lease_wait_seconds:.0f} s: that one keeps it fresh."
+                )
+            await self._clock.sleep(LEASE_POLL_SECONDS)
+        renewing = asyncio.create_task(self._renew(lease))
+        try:
+            yield lease
+        finally:
+            renewing.cancel()
+            await asyncio.shield(leases.release(self._db, lease))
+
+    async def _renew(self, lease: Lease) -> None:
+        """Renew a lease as long as we live; if it is lost, the next commit says so."""
+        with suppress(BibwireError):
+            while True:
+                await asyncio.sleep(leases.RENEW_SECONDS)
+                await leases.renew(self._db, lease)
+
+    async def _note_partner(self, run: _Run, partner: Partner, error: BibwireError) -> None:
+        if isinstance(error, CallerRefused):
+            run.refused = error
+        elif isinstance(error, PartnerStopped):
+            await self._partners.mark_failing(partner.partner_id, str(error))
+        log.warning("partner failed", action="sync_partner", partner=partner.name, error=str(error))
+        run.failed(partner, None, str(error))
+
+
+async def _all(*coroutines: object) -> list[bool]:
+    """Run together; the first failure cancels the rest and is raised by itself, not in a group."""
+    tasks: list[asyncio.Task[bool]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]  # type: ignore[arg-type]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,0 +1,392 @@
+"""
+The settings, read once: environment variables BIBWIRE_*, and the same names in `bibwire.toml`.
+
+The file is taken from the working folder, or else from BIBWIRE_HOME; the environment wins.
+In the file a name may be written whole (BIBWIRE_API_URL) or short (api_url). Whatever is
+wrong becomes one sentence (SettingsError) that never repeats a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import platformdirs
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from bibwire.domain.errors import SettingsError
+from bibwire.domain.secrets import CallerRegistration, Credential, Secret
+
+PREFIX = "BIBWIRE_"
+FILE_NAME = "bibwire.toml"
+LOOPBACK = re.compile(r"127(\.\d{1,3}){3}|::1|localhost")
+
+_PARTNER_PREFIXES = (f"{PREFIX}KEY_", f"{PREFIX}SECRET_")
+_PATHS = ("home", "secret_key_file", "log_file")
+# Read by our tests only; no reason to warn of them.
+_OTHER_PREFIXES = ("BIBWIRE_TEST_", "BIBWIRE_FUZZ_")
+
+
+def _as_secret(value: object) -> object:
+    if isinstance(value, str):
+        return Secret(value) if value else None
+    return value
+
+
+def _trimmed(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
+Trim = BeforeValidator(_trimmed)
+SecretText = Annotated[Secret | None, BeforeValidator(_as_secret), Trim]
+
+
+class Settings(BaseSettings):
+    """All settings. Make one with `load_settings`, which turns faults into sentences."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        arbitrary_types_allowed=True,
+        extra="forbid",
+        frozen=True,
+    )
+
+    # None: an embedded PostgreSQL under `home`. A Secret, because it may hold a password.
+    database_url: SecretText = None
+
+    # Folder of the embedded database and of the key file.
+    home: Annotated[Path, Trim] = Field(default_factory=lambda: default_home())
+
+    api_url: Annotated[str, Trim] = "https://api.runsignup.com/rest"
+
+    # 32 bytes, base64 or hexadecimal. None for both: a key file under `home`.
+    secret_key: SecretText = None
+    secret_key_file: Annotated[Path | None, Trim] = None
+
+    # Optional at the vendor until 2027-01-01, compulsory from then on; both or neither.
+    caller_reg: SecretText = None
+    caller_secret: SecretText = None
+
+    log_file: Annotated[Path | None, Trim] = None
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Trim] = "INFO"
+
+    # Calls a rolling hour, for a credential added without a number of its own. The vendor
+    # documents no quota; 1,000 is what the timing companies we work for were told.
+    calls_per_hour: Annotated[int, Trim, Field(ge=1, le=1_000_000)] = 1000
+
+    # Calls at a time, over all processes: the vendor's developer contract allows two, and more
+    # only where the vendor agreed to it.
+    max_calls_in_flight: Annotated[int, Trim, Field(ge=1, le=16)] = 2
+
+    # Seconds one call is retried before its race is given up for this run: outlasts a
+    # restart at the vendor, and does not hold up the races that work.
+    retry_seconds: Annotated[float, Trim, Field(ge=0, le=3600)] = 60.0
+
+    # Seconds one call may take: a page of 2,500 people takes some, 30 is far beyond.
+    timeout_seconds: Annotated[float, Trim, Field(ge=1, le=600)] = 30.0
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _capitals(cls, value: object) -> object:
+        return value.strip().upper() if isinstance(value, str) else value
+
+    @field_validator("home", "secret_key_file", "log_file")
+    @classmethod
+    def _whole_path(cls, value: Path | None) -> Path | None:
+        return None if value is None else Path(value).expanduser().absolute()
+
+    @field_validator("api_url")
+    @classmethod
+    def _safe_url(cls, value: str) -> str:
+        return check_api_url(value)
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, value: Secret | None) -> Secret | None:
+        if value is not None:
+            _check_database_url(value.reveal())
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # What load_settings hands in was read from the file, so the environment goes first.
+        return env_settings, init_settings
+
+    @property
+    def caller(self) -> CallerRegistration | None:
+        """The caller registration, where it is set."""
+        if self.caller_reg is None or self.caller_secret is None:
+            return None
+        return CallerRegistration(self.caller_reg, self.caller_secret)
+
+    def partner_override(self, name: str, kind: Literal["key", "v2", "bearer"] = "key") -> Credential | None:
+        """
+        Return the credential the environment names for a partner, None where it names none.
+
+        Args:
+            name: The partner, as stored; ACME Timing is BIBWIRE_KEY_ACME_TIMING.
+            kind: Kind of the stored credential, which the override replaces. A bearer token
+                stands in either variable.
+
+        Raises:
+            SettingsError: Only half of a key pair is given.
+        """
+        token = partner_token(name)
+        key = _from_environment(f"{PREFIX}KEY_{token}")
+        secret = _from_environment(f"{PREFIX}SECRET_{token}")
+        if f"secret_{token}".lower() in type(self).model_fields:
+            # A partner called "key": BIBWIRE_SECRET_KEY means something else.
+            return None
+        if kind == "bearer" and (key or secret):
+            return Credential(kind, key or secret or Secret(""))
+        if (key is None) != (secret is None):
+            given, lacking = ("KEY", "SECRET") if key else ("SECRET", "KEY")
+            raise SettingsError(
+                f"{PREFIX}{given}_{token} is set, but {PREFIX}{lacking}_{token} is not: set both or neither."
+            )
+        return None if key is None else Credential(kind, key, secret)
+
+    def secrets(self) -> tuple[Secret, ...]:
+        """Return every secret among the settings, partners' overrides included."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        found = [value for value in values if isinstance(value, Secret)]
+        if self.database_url is not None:
+            found += _passwords(self.database_url.reveal())
+        found += [
+            Secret(value.strip())
+            for name, value in os.environ.items()
+            if name.startswith(_PARTNER_PREFIXES) and name not in _variables()
+        ]
+        return tuple(secret for secret in found if secret)
+
+
+class GivenSettings(Settings):
+    """Settings that are what they are given and nothing else: for the demonstration."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    def partner_override(self, name: str, kind: Literal["key", "v2", "bearer"] = "key") -> Credential | None:
+        return None
+
+
+def load_settings(warn: Callable[[str], None] | None = None) -> Settings:
+    """
+    Read environment and file.
+
+    Args:
+        warn: Called with one sentence for each unknown BIBWIRE_* variable; None: standard error.
+
+    Raises:
+        SettingsError: One sentence that says what is wrong and what to do.
+    """
+    path = find_file()
+    in_file = {} if path is None else _read_file(path)
+    for name in _unknown_variables():
+        (warn or _to_stderr)(f"{name} is no setting of Bibwire{_nearest(name)}; it is ignored.")
+    try:
+        settings = Settings(**in_file)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error, in_file, path)) from None
+    if (settings.caller_reg is None) != (settings.caller_secret is None):
+        given, lacking = "REG", "SECRET"
+        if settings.caller_reg is None:
+            given, lacking = lacking, given
+        raise SettingsError(
+            f"{PREFIX}CALLER_{given} is set, but {PREFIX}CALLER_{lacking} is not: "
+            "a caller registration is both or neither."
+        )
+    if settings.secret_key is not None and settings.secret_key_file is not None:
+        raise SettingsError(f"{PREFIX}SECRET_KEY and {PREFIX}SECRET_KEY_FILE are both set: keep one of them.")
+    return settings
+
+
+def default_home() -> Path:
+    """Return the platform's user data folder; as root /var/lib/bibwire."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        # The embedded server runs as a user of its own, which cannot reach below /root.
+        return Path("/var/lib/bibwire")
+    return Path(platformdirs.user_data_dir("bibwire", appauthor=False))
+
+
+def find_file() -> Path | None:
+    """Return the bibwire.toml in force: the working folder's, or else that of BIBWIRE_HOME."""
+    home = os.environ.get(f"{PREFIX}HOME", "").strip()
+    folders = [Path.cwd(), Path(home).expanduser() if home else default_home()]
+    for folder in folders:
+        path = folder / FILE_NAME
+        try:
+            if path.is_file():
+                return path.absolute()
+        except OSError:
+            continue  # not ours to look into: then it is not our file either
+    return None
+
+
+def partner_token(name: str) -> str:
+    """Return the partner's name as it stands in a variable: capitals, other signs as `_`."""
+    return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def check_api_url(value: str) -> str:
+    """
+    Return `value` without a slash at its end.
+
+    Raises:
+        ValueError: It is no URL, or would send secrets in the clear beyond this machine.
+    """
+    wrong = ValueError("has to be a URL such as https://api.runsignup.com/rest")
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # read, because that is when a port that is none is found out
+    except ValueError:
+        raise wrong from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise wrong
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise ValueError("has to be a plain URL, without user, query or fragment")
+    if parts.scheme == "http" and not LOOPBACK.fullmatch(parts.hostname):
+        raise ValueError(
+            f"would send keys in the clear to {parts.hostname}: use https "
+            "(plain http is for this machine alone, a simulator for instance)"
+        )
+    return value.rstrip("/")
+
+
+def _check_database_url(value: str) -> None:
+    scheme, separator, _ = value.partition("://")
+    if separator:
+        if scheme not in ("postgresql", "postgres"):
+            raise ValueError("has to begin with postgresql://")
+    elif "=" not in value:
+        raise ValueError("has to be a URL such as postgresql://user@host/database")
+
+
+def _passwords(database_url: str) -> list[Secret]:
+    """The password inside, which a server's message may repeat without the rest."""
+    try:
+        in_url = urlsplit(database_url).password
+    except ValueError:
+        in_url = None
+    in_pairs = re.findall(r"(?<![\w])password\s*=\s*('[^']*'|[^\s&]+)", database_url)
+    found = [text.strip("'") for text in (in_url, *in_pairs) if text]
+    return [Secret(form) for text in found for form in (text, unquote(text))]
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+    known: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.upper().removeprefix(PREFIX).lower()
+        if name not in Settings.model_fields:
+            raise SettingsError(
+                f"{path} has the unknown key {key}{_nearest(key)}. {_partner_hint(name)}".rstrip()
+            )
+        if name in known:
+            raise SettingsError(f"{path} sets {PREFIX}{name.upper()} twice: keep one of them.")
+        if isinstance(value, dict | list):
+            raise SettingsError(f"In {path}, {key} has to be a plain value, not a table or list.")
+        if name in _PATHS and isinstance(value, str):
+            value = path.parent / Path(value).expanduser()
+        known[name] = value
+    if path.parent == Path.cwd() or "home" not in known:
+        return known
+    raise SettingsError(f"{path} cannot set BIBWIRE_HOME: it was found there. Remove the line.")
+
+
+def _partner_hint(name: str) -> str:
+    if name.startswith(("key_", "secret_")):
+        return "Partners' keys are stored with bibwire partner add, not in the file."
+    return ""
+
+
+def _unknown_variables() -> list[str]:
+    ours = (*_PARTNER_PREFIXES, *_OTHER_PREFIXES)
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX) and name not in _variables() and not name.startswith(ours)
+    )
+
+
+def _variables() -> list[str]:
+    return [PREFIX + field.upper() for field in Settings.model_fields]
+
+
+def _nearest(name: str) -> str:
+    wanted = PREFIX + name.upper().removeprefix(PREFIX)
+    found = difflib.get_close_matches(wanted, _variables(), n=1, cutoff=0.75)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def _sentence(error: ValidationError, in_file: Mapping[str, Any], path: Path | None) -> str:
+    """Say the first fault in one sentence; values are repeated only where they are no secret."""
+    fault = error.errors(include_url=False)[0]
+    name = str(fault["loc"][0]).removeprefix(PREFIX.lower()).lower()
+    full_name = PREFIX + name.upper()
+    from_file = name in in_file and full_name not in os.environ
+    where = f"{full_name} in {path}" if from_file else full_name
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, ValueError):
+        return f"{where} {cause}."
+    field = Settings.model_fields.get(name)
+    value = fault.get("input")
+    shown = "" if isinstance(value, Secret) or _is_secret(field) else f", not {value!r}"
+    return f"{where} has to be {_expected(field)}{shown}."
+
+
+def _expected(field: FieldInfo | None) -> str:
+    if field is None:
+        return "one of the documented settings"
+    if field.annotation in (int, float):
+        low = next(m.ge for m in field.metadata if hasattr(m, "ge"))
+        high = next(m.le for m in field.metadata if hasattr(m, "le"))
+        kind = "a whole number" if field.annotation is int else "a number"
+        return f"{kind} from {low} to {high}"
+    options = getattr(field.annotation, "__args__", ())
+    if options and all(isinstance(option, str) for option in options):
+        return "one of " + ", ".join(options)
+    return "a text"
+
+
+def _is_secret(field: FieldInfo | None) -> bool:
+    return field is None or Secret in getattr(field.annotation, "__args__", ())
+
+
+def _from_environment(name: str) -> Secret | None:
+    value = os.environ.get(name, "").strip()
+    return Secret(value) if value else None
+
+
+def _to_stderr(sentence: str) -> None:
+    sys.stderr.write(f"bibwire: {sentence}\n")

@@ -1,0 +1,143 @@
+"""`bibwire init` and `doctor`: nothing set up, all well, and each thing that can be wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import rsusim
+from tests.cli.conftest import Ended, Shell
+
+
+def grades(ended: Ended) -> dict[str, str]:
+    return {finding["check"]: finding["grade"] for finding in ended.json["findings"]}
+
+
+def fixes(ended: Ended) -> dict[str, str]:
+    return {finding["check"]: finding["fix"] for finding in ended.json["findings"]}
+
+
+def test_all_well_is_exit_code_0(shell: Shell, peak: rsusim.Account) -> None:
+    ended = shell.run("doctor", "--json", CALLER_REG="1.token-of-ours", CALLER_SECRET="secret-of-ours")
+
+    assert ended.code == 0, ended.out
+    assert ended.json["healthy"] is True
+    found = grades(ended)
+    for check in (
+        "settings",
+        "key",
+        "database",
+        "schema",
+        "RunSignup",
+        "RunSignup's clock",
+        "caller registration",
+    ):
+        assert found[check] == "ok"
+    assert found["partner Peak Timing"] == "ok"
+    assert "secret-of-ours" not in ended.out
+
+
+def test_each_line_for_people_has_its_grade_and_its_fix(shell: Shell, peak: rsusim.Account) -> None:
+    ended = shell.run("doctor")
+
+    assert ended.code == 0
+    assert "ok   database: PostgreSQL" in ended.out
+    assert "warn caller registration: not set" in ended.out
+    assert "fix: register the software" in ended.out
+
+
+def test_doctor_changes_nothing(shell: Shell, empty_database_url: str) -> None:
+    ended = shell.run("doctor", "--json", DATABASE_URL=empty_database_url, SECRET_KEY=None)
+
+    assert grades(ended)["schema"] == "warn"
+    assert grades(ended)["key"] == "warn"
+    assert not shell.home.exists()
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT to_regnamespace('bibwire')").fetchone() == (None,)
+
+
+def test_init_makes_the_schema_and_may_be_run_again(shell: Shell, empty_database_url: str) -> None:
+    for _ in range(2):
+        ended = shell.run("init", DATABASE_URL=empty_database_url, SECRET_KEY=None)
+        assert ended.code == 0, ended.err
+        assert "is ready" in ended.out
+        assert str(shell.home / "secret.key") in ended.out
+
+    assert grades(shell.run("doctor", "--json", DATABASE_URL=empty_database_url))["schema"] == "ok"
+
+
+def test_a_database_out_of_reach_fails_with_the_fix(shell: Shell) -> None:
+    ended = shell.run("doctor", "--json", DATABASE_URL="host=127.0.0.1 port=1 user=x password=canary-pw")
+
+    assert ended.code == 1
+    assert grades(ended)["database"] == "FAIL"
+    assert "BIBWIRE_DATABASE_URL" in fixes(ended)["database"]
+    assert "canary-pw" not in ended.out
+
+
+def test_a_vendor_out_of_reach_fails_with_the_fix(shell: Shell) -> None:
+    ended = shell.run("doctor", "--json", API_URL="http://127.0.0.1:9/rest")
+
+    assert ended.code == 1
+    assert grades(ended)["RunSignup"] == "FAIL"
+    assert "BIBWIRE_API_URL" in fixes(ended)["RunSignup"]
+
+
+def test_a_key_that_does_not_fit_fails_and_no_command_writes_anything(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    ended = shell.run("doctor", "--json", SECRET_KEY="00" * 32)
+
+    assert ended.code == 1
+    assert grades(ended)["partner Peak Timing"] == "FAIL"
+    assert "does not fit" in fixes(ended)["partner Peak Timing"]
+    world.log.clear()
+    synced = shell.run("sync", SECRET_KEY="00" * 32)
+    assert synced.code in (1, 2)
+    assert "does not fit the stored credentials" in synced.err + synced.out
+    assert world.log.calls == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_a_key_file_that_others_can_read_fails_with_the_command_that_mends_it(shell: Shell) -> None:
+    shell.run("init", SECRET_KEY=None)
+    (shell.home / "secret.key").chmod(0o644)
+
+    ended = shell.run("doctor", "--json", SECRET_KEY=None)
+
+    assert ended.code == 1
+    assert f"chmod 600 {shell.home / 'secret.key'}" in fixes(ended)["key"]
+    assert shell.run("status", SECRET_KEY=None).code == 2
+
+
+def test_a_refused_key_fails_until_it_is_rotated(shell: Shell, world: rsusim.World) -> None:
+    shell.run(
+        "partner", "add", "Peak", "--api-key", "old-key", "--secret-stdin", "--no-check", stdin="old-secret"
+    )
+    shell.run("sync")
+
+    ended = shell.run("doctor", "--json")
+
+    assert ended.code == 1
+    assert "bibwire partner rotate" in fixes(ended)["partner Peak"]
+
+
+def test_a_clock_that_is_off_is_told(shell: Shell, world: rsusim.World) -> None:
+    world.advance(3600)
+
+    ended = shell.run("doctor", "--json")
+
+    assert grades(ended)["RunSignup's clock"] == "FAIL"
+
+
+def test_a_settings_file_with_secrets_that_others_can_read_is_warned_of(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "bibwire.toml"
+    path.write_text("caller_reg = '1.x-of-ours'\ncaller_secret = 'y-of-ours'\n")
+    path.chmod(0o644)
+
+    assert grades(shell.run("doctor", "--json"))["settings file"] == "warn"
+    path.chmod(0o600)
+    assert "settings file" not in grades(shell.run("doctor", "--json"))

@@ -1,0 +1,207 @@
+"""`bibwire partner`: keys are checked, stored sealed, shown nowhere, and removed with all data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import rsusim
+from tests.cli.conftest import Shell
+
+
+def everything_stored(database_url: str) -> str:
+    """Every row of every table, as text."""
+    with psycopg.connect(database_url) as connection:
+        tables = connection.execute(
+            "SELECT table_name FROM information_schema.tables "
+            "WHERE table_schema = 'bibwire' AND table_type = 'BASE TABLE'"
+        ).fetchall()
+        rows = [
+            connection.execute(f"SELECT t::text FROM bibwire.{table} AS t".encode()).fetchall()
+            for (table,) in tables
+        ]
+    return repr(rows)
+
+
+def test_a_partner_is_added_checked_and_listed_without_its_secret(
+    shell: Shell, peak: rsusim.Account, database_url: str
+) -> None:
+    [partner] = shell.run("partner", "list", "--json").json["partners"]
+
+    assert partner["name"] == "Peak Timing"
+    assert (partner["fingerprint"], partner["kind"], partner["calls_per_hour"]) == (
+        peak.api_key[-4:],
+        "key",
+        1000,
+    )
+    assert partner["verified_at"] is not None
+    assert "Peak Timing" in shell.run("partner", "list").out
+    stored = everything_stored(database_url)
+    assert peak.api_key not in stored
+    assert peak.api_secret not in stored
+    assert peak.api_secret.encode().hex() not in stored
+
+
+def test_a_wrong_key_is_told_at_once_and_nothing_is_stored(shell: Shell, world: rsusim.World) -> None:
+    account = world.accounts["Peak Timing"]
+
+    ended = shell.run("partner", "add", "Peak", "--api-key", account.api_key, "--secret-stdin", stdin="wrong")
+
+    assert ended.code == 1
+    assert "Nothing was stored" in ended.told
+    assert shell.run("partner", "list", "--json").json == {"partners": []}
+
+
+def test_an_unreachable_vendor_is_told_with_the_way_round_it(shell: Shell, world: rsusim.World) -> None:
+    shell.environment["BIBWIRE_API_URL"] = "http://127.0.0.1:9/rest"
+    account = world.accounts["Peak Timing"]
+
+    assert "--no-check" in shell.add(account).told
+    assert shell.add(account, "--no-check").code == 0
+    [partner] = shell.run("partner", "list", "--json").json["partners"]
+    assert partner["verified_at"] is None
+
+
+@pytest.mark.parametrize("kind", ["v2", "bearer"])
+def test_each_kind_of_key_is_taken(shell: Shell, world: rsusim.World, tmp_path: Path, kind: str) -> None:
+    account = world.accounts["Peak Timing"]
+    path = tmp_path / "secret"
+    path.write_text(f"{account.v2_secret if kind == 'v2' else account.bearer_token}\n")
+    key = ["--api-key", account.v2_key] if kind == "v2" else []
+
+    ended = shell.run("partner", "add", "Peak", "--kind", kind, *key, "--secret-file", str(path))
+
+    assert ended.code == 0, ended.err
+    assert shell.run("sync").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "told"),
+    [
+        (["--api-key", "k"], None, "there is none: use --secret-stdin"),
+        (["--secret-stdin"], "s", "--api-key KEY"),
+        (["--api-key", " ", "--secret-stdin"], "s", "--api-key KEY"),
+        (["--api-key", "k", "--secret-stdin"], "", "has to be one word"),
+        (["--api-key", "k", "--secret-stdin"], "two words", "has to be one word"),
+        (["--api-key", "k", "--secret-file", "/nowhere/x"], None, "cannot be read"),
+        (["--api-key", "k", "--secret-file", "/dev/null"], None, "has to be one word"),
+        (["--api-key", "k", "--secret-stdin", "--secret-file", "x"], "s", "keep one of them"),
+        (["--kind", "bearer", "--api-key", "k", "--secret-stdin"], "s", "leave --api-key out"),
+    ],
+)
+def test_a_secret_that_cannot_be_read_stores_nothing(
+    shell: Shell, arguments: list[str], stdin: str | None, told: str
+) -> None:
+    ended = shell.run("partner", "add", "Peak", *arguments, stdin=stdin)
+
+    assert ended.code == 2
+    assert told in ended.told
+    assert shell.run("partner", "list", "--json").json == {"partners": []}
+
+
+def test_a_secret_typed_on_a_terminal_is_not_echoed(shell: Shell, world: rsusim.World) -> None:
+    account = world.accounts["Peak Timing"]
+
+    code, shown = shell.on_terminal(
+        "partner", "add", "Peak", "--api-key", account.api_key, answers=[("API secret", account.api_secret)]
+    )
+
+    assert code == 0, shown
+    assert account.api_secret not in shown
+    assert "is added" in shown
+
+
+@pytest.mark.parametrize(("typed", "code", "left"), [("Peak Timing", 0, 0), ("peak", 2, 1)])
+def test_removing_on_a_terminal_wants_the_name_typed(
+    shell: Shell, peak: rsusim.Account, typed: str, code: int, left: int
+) -> None:
+    ended, shown = shell.on_terminal(
+        "partner", "remove", peak.name, answers=[("Type the partner's name", typed)]
+    )
+
+    assert ended == code, shown
+    assert len(shell.run("partner", "list", "--json").json["partners"]) == left
+
+
+def test_a_name_twice_is_refused_and_told_how_to_rotate(shell: Shell, peak: rsusim.Account) -> None:
+    ended = shell.add(peak)
+
+    assert ended.code == 2
+    assert 'bibwire partner rotate "Peak Timing"' in ended.told
+
+
+def test_two_names_that_one_variable_would_override_are_refused(shell: Shell, peak: rsusim.Account) -> None:
+    ended = shell.run(
+        "partner", "add", "peak-timing", "--api-key", peak.api_key, "--secret-stdin", stdin="secret"
+    )
+
+    assert ended.code == 2
+    assert "BIBWIRE_KEY_PEAK_TIMING" in ended.told
+
+
+def test_rotating_replaces_a_key_that_fails(shell: Shell, world: rsusim.World) -> None:
+    account = world.accounts["Peak Timing"]
+    wrong = shell.run(
+        "partner", "add", "Peak", "--api-key", "old-key", "--secret-stdin", "--no-check", stdin="old"
+    )
+    assert wrong.code == 0
+    assert shell.run("sync").code == 1
+
+    rotated = shell.run(
+        "partner", "rotate", "Peak", "--api-key", account.api_key, "--secret-stdin", stdin=account.api_secret
+    )
+
+    assert rotated.code == 0
+    assert shell.run("sync").code == 0
+
+
+def test_a_partner_s_key_can_be_overridden_for_one_process(shell: Shell, world: rsusim.World) -> None:
+    account = world.accounts["Peak Timing"]
+    shell.run("partner", "add", "Peak", "--api-key", "old-key", "--secret-stdin", "--no-check", stdin="old")
+
+    assert shell.run("sync", KEY_PEAK=account.api_key, SECRET_PEAK=account.api_secret).code == 0
+    assert shell.run("sync").code == 1
+
+
+def test_a_paused_partner_is_asked_nothing_until_it_is_resumed(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    assert shell.run("partner", "pause", peak.name).code == 0
+    world.log.clear()
+
+    assert shell.run("sync", "--json").json["partners"] == 0
+    assert world.log.calls == 0
+    assert shell.run("sync", "--partner", peak.name).code == 2
+
+    assert shell.run("partner", "resume", peak.name).code == 0
+    assert shell.run("sync", "--json").json["races"] > 0
+
+
+def test_removing_asks_first_and_then_leaves_the_other_partner_whole(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    lake = world.accounts["Lakeside Race Services"]
+    shell.add(lake)
+    assert shell.run("sync").code == 0
+    before = {p["partner"]: p for p in shell.run("status", "--json").json["partners"]}
+
+    assert "add --yes" in shell.run("partner", "remove", peak.name).told
+    assert shell.run("partner", "remove", peak.name, "--yes").code == 0
+
+    [left] = shell.run("status", "--json").json["partners"]
+    assert left == before[lake.name]
+    assert left["participants"] > 0
+
+
+@pytest.mark.parametrize("command", ["rotate", "pause", "resume", "remove"])
+def test_an_unknown_partner_is_named_with_those_there_are(
+    shell: Shell, peak: rsusim.Account, command: str
+) -> None:
+    more = ["--api-key", "new-key", "--secret-stdin"] if command == "rotate" else []
+
+    ended = shell.run("partner", command, "Peek", *more, stdin="new-secret")
+
+    assert ended.code == 2
+    assert "There is no partner Peek. There are: Peak Timing." in ended.told
