@@ -1,0 +1,1 @@
+"""What Bibwire costs, measured side by side in one run: `make bench`. Figures, never gates."""
