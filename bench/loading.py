@@ -76,9 +76,9 @@ class Figure:
 class Canned:
     """A client whose answers are there already. It cuts and checks them as the real one does."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: int) -> None:
         self.listed: Sequence[Body] = ()
-        self.asked_at: datetime
+        self.events = events
 
     async def participants(
         self,
@@ -89,6 +89,8 @@ class Canned:
         modified_after: datetime | None,
         page_size: int,
     ) -> AsyncGenerator[Page, None]:
+        # What is listed here holds the rows of all events, whichever are asked for.
+        assert len(event_ids) == self.events, "the engine did not ask for all events together"
         fullness = Fullness(page_size)
         # A first page of a round number of rows is followed by one more, which is empty.
         for body in (*self.listed, Body(b"[]", self.listed[-1].answered_at)):
@@ -189,7 +191,7 @@ class Bench:
         async with open_database(url) as db, open_session(url) as session:
             partner_id = await self._furnish(db)
             people = self._found.people
-            client = Canned()
+            client = Canned(len(self._found.event_ids))
             for name, listing, full, expect in (
                 (FIRST, "first", False, Outcome(inserted=people)),
                 ("unchanged reload", "first", True, Outcome(unchanged=people)),

@@ -115,6 +115,8 @@ class Call:
         numbers = [number for number in self.params.ids("event_id") if self._is_event(number)]
         if self.quirks.comma_list == "first_only":
             return numbers[:1]
+        if self.quirks.comma_list == "first_two":
+            return numbers[:2]
         if self.quirks.comma_list == "foreign_rows":
             every = [n for n in self.race().event_ids if self._is_event(n)]
             return numbers + [number for number in every if number not in numbers]

@@ -58,7 +58,7 @@ class Quirks:
     participants_key_when_empty: str = "absent"  # absent | empty
     removed_when_empty: str = "empty_list"  # empty_list | no_participants | no_event | no_elements
     layout: str = "per_event"  # per_event | object | together
-    comma_list: str = "honoured"  # honoured | first_only | foreign_rows
+    comma_list: str = "honoured"  # honoured | first_only | first_two | foreign_rows
     race_in_array: bool = False
     unknown_fields: bool = False
     ints_as_strings: str = "off"  # off | some | all
@@ -118,7 +118,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "participants_key_when_empty": ("absent", "empty"),
     "removed_when_empty": ("empty_list", "no_participants", "no_event", "no_elements"),
     "layout": ("per_event", "object", "together"),
-    "comma_list": ("honoured", "first_only", "foreign_rows"),
+    "comma_list": ("honoured", "first_only", "first_two", "foreign_rows"),
     "ints_as_strings": ("off", "some", "all"),
     "gender_x_without_supports_nb": ("null", "absent", "empty", "M", "F"),
     "money_negative": ("minus", "parentheses"),

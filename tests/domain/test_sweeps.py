@@ -29,7 +29,8 @@ def plan(
     full_since: datetime | None = None,
     single: bool = False,
 ) -> list[Sweep]:
-    wish = Wish(frozenset(live), now, full_since=full_since, single_full=single, single_delta=single)
+    longest = 1 if single else sweeps.EVENTS_A_REQUEST
+    wish = Wish(frozenset(live), now, full_since=full_since, full_list=longest, delta_list=longest)
     return sweeps.plan(state, wish)
 
 
@@ -193,12 +194,12 @@ def test_an_event_is_live_until_seven_days_after_its_end_or_else_its_start() -> 
     assert sweeps.is_live(None, None, now=NOON)
 
 
-@given(ids=st.sets(st.integers(1, 10**9), max_size=450), single=st.booleans())
-def test_groups_hold_every_event_once_and_no_list_is_too_long(ids: set[int], single: bool) -> None:
-    groups = sweeps.grouped(ids, single=single)
+@given(ids=st.sets(st.integers(1, 10**9), max_size=450), size=st.integers(1, 100))
+def test_groups_hold_every_event_once_and_no_list_is_too_long(ids: set[int], size: int) -> None:
+    groups = sweeps.grouped(ids, size)
 
     assert [event_id for group in groups for event_id in group] == sorted(ids)
-    assert all(1 <= len(group) <= (1 if single else sweeps.EVENTS_A_REQUEST) for group in groups)
+    assert all(1 <= len(group) <= size for group in groups)
 
 
 @given(

@@ -132,6 +132,48 @@ def test_an_event_left_out_of_lists_from_the_start_is_found_by_plain_deltas(
         assert house.participant(gone)["removed_reason"] is not None
 
 
+def test_a_longer_list_than_any_that_was_proven_is_not_believed(
+    house: House, world: rsusim.World, peak: rsusim.Account
+) -> None:
+    world.quirks.comma_list = "first_two"
+    _, short = add_race(world, peak)
+    long_race = world.add_race([peak], "Four Distances")
+    long = [world.add_event(long_race, f"{n} miles") for n in (1, 5, 10, 26)]
+    for event in long[:2]:
+        world.register(event)
+    house.add_partner(peak)
+    assert house.sync().errors == []
+
+    for _ in range(2):
+        world.advance(LATER)
+        everyone = [world.register(event) for event in (*short, *long)]
+        world.advance(30)
+        assert house.sync().errors == []
+        assert active(house, [*short, *long]) == listed(world, [*short, *long])
+        world.advance(LATER)
+        world.remove(everyone[-1])
+        house.sync()
+        assert house.participant(everyone[-1])["removed_reason"] is not None
+
+
+@pytest.mark.parametrize("people", [0, 3])
+def test_an_event_beyond_the_vendors_longest_list_is_loaded(
+    people: int, house: House, world: rsusim.World, peak: rsusim.Account
+) -> None:
+    world.quirks.comma_list = "first_two"
+    _, short = add_race(world, peak)
+    long_race = world.add_race([peak], "Four Distances")
+    long = [world.add_event(long_race, f"{n} miles") for n in (1, 5, 10, 26)]
+    for event in long[3:]:
+        for _ in range(people):
+            world.register(event)
+    house.add_partner(peak)
+
+    assert house.sync().errors == []
+
+    assert active(house, [*short, *long]) == listed(world, [*short, *long])
+
+
 @pytest.mark.parametrize("one_at_a_time", [False, True])
 def test_a_bib_is_looked_up_live_in_a_race_that_was_only_discovered(
     one_at_a_time: bool, house: House, world: rsusim.World, peak: rsusim.Account

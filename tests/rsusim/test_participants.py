@@ -132,8 +132,13 @@ def test_a_comma_list_can_be_ignored_or_answered_with_foreign_rows(scene: Scene)
 
     scene.world.quirks.comma_list = "first_only"
     assert scene.api.ids(scene.race, scene.five, scene.ten) == [first]
+    scene.world.quirks.comma_list = "first_two"
+    assert scene.api.ids(scene.race, scene.five, scene.ten) == [first, second]
+    mile = scene.world.add_event(scene.race, "Mile")
+    third = scene.world.register(mile)
+    assert scene.api.ids(scene.race, scene.five, scene.ten, mile) == [first, second]
     scene.world.quirks.comma_list = "foreign_rows"
-    assert scene.api.ids(scene.race, scene.five) == [first, second]
+    assert scene.api.ids(scene.race, scene.five) == [first, second, third]
 
 
 def test_removed_rows_stand_inside_the_event_in_each_empty_form(scene: Scene) -> None:

@@ -83,9 +83,9 @@ class Sweep:
         return frozenset(event_id for group in self.groups for event_id in group)
 
     @property
-    def is_single(self) -> bool:
-        """Whether each event is asked for by itself."""
-        return all(len(group) == 1 for group in self.groups)
+    def longest_list(self) -> int:
+        """The most events asked for together."""
+        return max(map(len, self.groups))
 
     def counted(self, *, answered_at: datetime, listed: dict[int, int]) -> Sweep:
         """Return the sweep with a page's rows counted, and `high` frozen by the first."""
@@ -173,14 +173,14 @@ class Wish:
         live: The events to keep fresh.
         now: Our clock.
         full_since: List everything, unless it was listed since then; None: changes are enough.
-        single_full, single_delta: Ask for one event at a time in such sweeps.
+        full_list, delta_list: The most events to ask for together in such sweeps.
     """
 
     live: frozenset[int]
     now: datetime
     full_since: datetime | None = None
-    single_full: bool = False
-    single_delta: bool = False
+    full_list: int = EVENTS_A_REQUEST
+    delta_list: int = EVENTS_A_REQUEST
     lookback: Lookback = field(default_factory=Lookback)
 
     def full(self, event_ids: Iterable[int]) -> Sweep:
@@ -189,7 +189,7 @@ class Wish:
             kind=SweepKind.FULL,
             since=None,
             long=True,
-            groups=grouped(event_ids, single=self.single_full),
+            groups=grouped(event_ids, self.full_list),
             started_at=self.now,
         )
 
@@ -207,14 +207,14 @@ class Wish:
             kind=SweepKind.DELTA,
             since=since,
             long=long,
-            groups=grouped(self.live, single=self.single_delta),
+            groups=grouped(self.live, self.delta_list),
             started_at=self.now,
         )
 
     def may_resume(self, sweep: Sweep) -> bool:
         """Say whether an interrupted sweep still means the same."""
-        single = self.single_full if sweep.kind is SweepKind.FULL else self.single_delta
-        if sweep.high is None or not sweep.event_ids <= self.live or (single and not sweep.is_single):
+        longest = self.full_list if sweep.kind is SweepKind.FULL else self.delta_list
+        if sweep.high is None or not sweep.event_ids <= self.live or sweep.longest_list > longest:
             return False
         if self.full_since is None:
             return True
@@ -227,10 +227,9 @@ def is_live(starts_at: datetime | None, ends_at: datetime | None, *, now: dateti
     return end is None or now < end + LIVE_AFTER_END
 
 
-def grouped(event_ids: Iterable[int], *, single: bool) -> tuple[tuple[int, ...], ...]:
+def grouped(event_ids: Iterable[int], size: int) -> tuple[tuple[int, ...], ...]:
     """Cut event ids into the lists asked for together."""
     ids = sorted(event_ids)
-    size = 1 if single else EVENTS_A_REQUEST
     return tuple(tuple(ids[start : start + size]) for start in range(0, len(ids), size))
 
 

@@ -79,7 +79,8 @@ class ScopeSync:
         self._on_page = on_page
         self._key = (scope.partner_id, scope.race_id)
         self._wish = Wish(live=scope.event_ids, now=clock.now(), lookback=lookback)
-        self._lists_trusted = False
+        # Of how many events together the vendor was seen to list the first ones and the last.
+        self._trusted = 1
         # What the full listing of this run showed, for what is decided at its end.
         self._listing: Listing | None = None
         self._before: StreamState | None = None
@@ -105,7 +106,7 @@ class ScopeSync:
             [[full_since]] = await streams.run(
                 self._db, "begin_full", *self._key, now=now, resume_after=now - RESUME_FULL
             )
-        [[self._lists_trusted]] = await catalog.run(self._db, "comma_lists_trusted", self._scope.partner_id)
+        [[self._trusted]] = await catalog.run(self._db, "trusted_list_length", self._scope.partner_id)
         self._wish = replace(self._wish, now=now, full_since=full_since)
         if state.one_event_since is not None:
             self._ask_one_event()
@@ -115,7 +116,7 @@ class ScopeSync:
                 await self._freshen(left[0])
                 left.pop(0)
             except ListingNotTrusted as error:
-                if self._wish.single_full:
+                if self._wish.full_list == 1:
                     raise
                 await self._fall_back(str(error))
                 left = list(Stream)
@@ -142,7 +143,7 @@ class ScopeSync:
             )
 
     def _ask_one_event(self) -> None:
-        self._wish = replace(self._wish, single_full=True, single_delta=True)
+        self._wish = replace(self._wish, full_list=1, delta_list=1)
 
     async def _fall_back(self, why: str) -> None:
         """Ask for one event at a time for good, and list again what lists of events brought."""
@@ -164,11 +165,11 @@ class ScopeSync:
     async def _freshen(self, stream: Stream) -> None:
         state = await streams.load(self._db, *self._key, stream)
         # A delta or a removed list cannot be held against counts: it believes only proven lists.
-        unproven = self._wish.single_full or not self._lists_trusted
+        proven = min(self._wish.full_list, self._trusted)
         wish = replace(
             self._wish,
-            single_full=self._wish.single_full if stream is Stream.PARTICIPANTS else unproven,
-            single_delta=unproven,
+            full_list=self._wish.full_list if stream is Stream.PARTICIPANTS else proven,
+            delta_list=proven,
         )
         if stream is Stream.PARTICIPANTS:
             self._before = self._before or state
@@ -268,8 +269,8 @@ class ScopeSync:
         """
         Hold the end of a listing of several events against the vendor's count where it looks odd.
 
-        A list that is trusted (one answer held rows of several events) and shows something for
-        every event that has rows costs no call.
+        A list that is trusted (one as long was seen to show its last event beside another) and
+        shows something for every event that has rows costs no call.
 
         Raises:
             ListingNotTrusted: Events with registrations are missing from it.
@@ -277,14 +278,15 @@ class ScopeSync:
         group = sweep.groups[sweep.group]
         if len(group) == 1:
             return
-        seen = {row.event_id for row in page.rows}
-        if len(seen) > 1 and not self._lists_trusted:
-            self._lists_trusted = True
-            await catalog.run(self._db, "trust_comma_lists", self._scope.partner_id, now=self._clock.now())
+        seen = {row.event_id for row in page.rows} | {each for each, rows in sweep.listed.items() if rows}
+        shown = [place for place, event_id in enumerate(group, start=1) if event_id in seen]
+        if len(shown) > 1 and shown[-1] > self._trusted:
+            self._trusted = shown[-1]
+            await catalog.run(self._db, "trust_list_length", self._scope.partner_id, length=self._trusted)
         if not page.is_last:
             return
-        silent = [event_id for event_id in group if event_id not in seen and not sweep.listed.get(event_id)]
-        if silent and self._lists_trusted:
+        silent = [event_id for event_id in group if event_id not in seen]
+        if silent and self._trusted >= len(group):
             stored = await streams.run(self._db, "active_by_event", *self._key, event_ids=silent)
             silent = [event_id for event_id, _ in stored]
         if silent:

@@ -33,20 +33,25 @@ async def keep(
     now: datetime,
 ) -> None:
     """Store entries, or note that they were met again."""
+    if not entries:
+        return
     # In one order, so that two transactions that keep the same records wait instead of deadlocking.
-    for entry in sorted(entries, key=lambda entry: entry.raw):
-        await connection.execute(
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
             statements("quarantine")["keep"],
-            {
-                "partner_id": partner_id,
-                "race_id": race_id,
-                "registration_id": entry.registration_id,
-                "source": source,
-                "reason": entry.reason,
-                "raw": entry.raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00"),
-                "raw_hash": blake2b(entry.raw, digest_size=16).digest(),
-                "now": now,
-            },
+            [
+                {
+                    "partner_id": partner_id,
+                    "race_id": race_id,
+                    "registration_id": entry.registration_id,
+                    "source": source,
+                    "reason": entry.reason,
+                    "raw": entry.raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00"),
+                    "raw_hash": blake2b(entry.raw, digest_size=16).digest(),
+                    "now": now,
+                }
+                for entry in sorted(entries, key=lambda entry: entry.raw)
+            ],
         )
 
 

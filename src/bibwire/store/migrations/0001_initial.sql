@@ -24,7 +24,7 @@ CREATE TABLE bibwire.credentials (
     verified_at timestamptz,
     failing_since timestamptz,
     failing_reason text,
-    comma_lists_trusted_at timestamptz,
+    trusted_list_length integer NOT NULL DEFAULT 1,
     key_encrypted bytea NOT NULL,
     secret_encrypted bytea,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -39,7 +39,7 @@ COMMENT ON COLUMN bibwire.credentials.calls_per_hour IS 'Calls this credential m
 COMMENT ON COLUMN bibwire.credentials.verified_at IS 'When a method that needs rights last answered under this credential; null: never.';
 COMMENT ON COLUMN bibwire.credentials.failing_since IS 'Since when the vendor refuses it; null: it works or was not tried.';
 COMMENT ON COLUMN bibwire.credentials.failing_reason IS 'What the vendor said when it refused, without secrets.';
-COMMENT ON COLUMN bibwire.credentials.comma_lists_trusted_at IS 'Private: when one answer was first seen to hold rows of several events asked for together.';
+COMMENT ON COLUMN bibwire.credentials.trusted_list_length IS 'Private: of how many events asked for together the vendor was seen to list the first ones and the last.';
 COMMENT ON COLUMN bibwire.credentials.key_encrypted IS 'Private: AES-256-GCM, bound to table, partner and column.';
 COMMENT ON COLUMN bibwire.credentials.secret_encrypted IS 'Private: AES-256-GCM, bound to table, partner and column; null for a bearer token.';
 COMMENT ON COLUMN bibwire.credentials.created_at IS 'When the credential was first stored.';

@@ -123,15 +123,15 @@ UPDATE bibwire.events
 SET removed_at = coalesce(removed_at, %(now)s)
 WHERE partner_id = %(partner_id)s AND event_id = %(event_id)s;
 
--- name: comma_lists_trusted
-SELECT comma_lists_trusted_at IS NOT NULL
+-- name: trusted_list_length
+SELECT trusted_list_length
 FROM bibwire.credentials
 WHERE partner_id = %(partner_id)s;
 
--- name: trust_comma_lists
+-- name: trust_list_length
 UPDATE bibwire.credentials
-SET comma_lists_trusted_at = %(now)s
-WHERE partner_id = %(partner_id)s AND comma_lists_trusted_at IS NULL;
+SET trusted_list_length = %(length)s
+WHERE partner_id = %(partner_id)s AND trusted_list_length < %(length)s;
 
 -- name: full_sync_since
 -- Begin of the full sync that goes on or was interrupted; null: none.
