@@ -20,6 +20,7 @@ from bibwire.domain.errors import AccessLost
 from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
 from bibwire.engine.discovery import LIST_FROM
+from bibwire.engine.sweeper import Sweeper
 from bibwire.engine.sync import SyncEngine, Waiting
 from bibwire.settings import Settings
 from bibwire.store import embedded, migrate
@@ -44,6 +45,7 @@ class Runtime:
     session: Session
     partners: Partners
     reports: Reports
+    sweeper: Sweeper
     engine: SyncEngine
 
     async def check_credential(self, credential: Credential) -> list[int]:
@@ -188,15 +190,8 @@ async def open_runtime(
         ) -> AbstractAsyncContextManager[VendorClient]:
             return runtime.open_client(partner, on_call, aside)
 
-        engine = SyncEngine(
-            db=db,
-            session=session,
-            partners=partners,
-            open_client=open_client,
-            clock=clock,
-            lookback=lookback,
-            page_size=page_size,
-        )
+        sweeper = Sweeper(db, session, clock, lookback=lookback or Lookback(), page_size=page_size)
+        engine = SyncEngine(db=db, partners=partners, open_client=open_client, clock=clock, sweeper=sweeper)
         runtime = Runtime(
             settings=settings,
             clock=clock,
@@ -205,6 +200,7 @@ async def open_runtime(
             session=session,
             partners=partners,
             reports=Reports(db),
+            sweeper=sweeper,
             engine=engine,
         )
         yield runtime

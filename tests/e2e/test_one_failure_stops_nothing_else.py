@@ -489,7 +489,7 @@ def test_a_race_another_process_sweeps_is_a_note_and_no_failure(
     house.sync()
     world.advance(60)
     missed, new = world.register(ten), world.register(others[0])
-    house.runtime.engine._lease_wait_seconds = 0.5
+    house.runtime.sweeper._lease_wait_seconds = 0.5
 
     async def while_another_holds_it() -> None:
         async with open_session(house.runtime.conninfo) as other:

@@ -10,7 +10,7 @@ most one call; what overlaps with storing are the calls of other scopes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -88,12 +88,13 @@ class ScopeSync:
         self._removed_listed = False
         self.result = ScopeResult()
 
-    async def run(self, *, full: bool) -> ScopeResult:
+    async def run(self, *, full: bool, only: Collection[Stream] = tuple(Stream)) -> ScopeResult:
         """
         Make the scope fresh.
 
         Args:
             full: List everything again; what the listing misses is then held against the counts.
+            only: The streams to sweep; both in a full sweep, and until both were loaded.
 
         Raises:
             BibwireError: A sweep could not be finished; what it stored stays, its cursor does not
@@ -110,7 +111,7 @@ class ScopeSync:
         self._wish = replace(self._wish, now=now, full_since=full_since)
         if state.one_event_since is not None:
             self._ask_one_event()
-        left = list(Stream)
+        left = [stream for stream in Stream if full or state.loaded_at is None or stream in only]
         while self._wish.live and left:
             try:
                 await self._freshen(left[0])
@@ -119,7 +120,7 @@ class ScopeSync:
                 if self._wish.full_list == 1:
                     raise
                 await self._fall_back(str(error))
-                left = list(Stream)
+                left = list(Stream)  # neither has a cursor any more
             except _OneEventGone as gone:
                 await self._drop_event(gone.event_id)
             except EventGone:

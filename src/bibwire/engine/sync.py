@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,30 +21,24 @@ import structlog
 from bibwire.api.client import CallMade, VendorClient
 from bibwire.clock import Clock
 from bibwire.domain.errors import (
-    AccessLost,
     BibwireError,
     CallerRefused,
     DatabaseUnavailable,
     ListingNotTrusted,
     PartnerStopped,
-    RaceGone,
     ScopeBusy,
     SettingsError,
 )
-from bibwire.domain.sweeps import FRESH, RESUME_FULL, Lookback
+from bibwire.domain.sweeps import FRESH, RESUME_FULL
 from bibwire.engine.discovery import discover
 from bibwire.engine.reports import SyncError, SyncProgress, SyncReport, SyncRequest, Watch
-from bibwire.engine.scope import ScopeSync
-from bibwire.store import catalog, leases, runs, streams
+from bibwire.engine.sweeper import Sweeper
+from bibwire.store import catalog, runs
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
-from bibwire.store.leases import Lease
-from bibwire.store.loader import Outcome
 from bibwire.store.partners import Partner, Partners
-from bibwire.store.session import Session
 
 SCOPES_AT_ONCE = 3
-LEASE_POLL_SECONDS = 0.5
 
 Waiting = Callable[[float], AbstractAsyncContextManager[None]]
 OpenClient = Callable[
@@ -117,22 +111,16 @@ class SyncEngine:
         self,
         *,
         db: Database,
-        session: Session,
         partners: Partners,
         open_client: OpenClient,
         clock: Clock,
-        lookback: Lookback | None = None,
-        page_size: int = 2500,
-        lease_wait_seconds: float = 60.0,
+        sweeper: Sweeper,
     ) -> None:
         self._db = db
-        self._session = session
         self._partners = partners
         self._open_client = open_client
         self._clock = clock
-        self._lookback = lookback or Lookback()
-        self._page_size = page_size
-        self._lease_wait_seconds = lease_wait_seconds
+        self._sweeper = sweeper
 
     async def sync(self, request: SyncRequest, watch: Watch | None = None) -> SyncReport:
         """
@@ -204,9 +192,9 @@ class SyncEngine:
         [scope] = scopes
         async with (
             self._open_client(partner, run.on_call, _aside) as client,
-            self._leased(scope) as lease,
+            self._sweeper.leased(scope) as lease,
         ):
-            sync = self._scope_sync(run, client, lease, scope)
+            sync = self._sweeper.scope_sync(client, lease, scope, on_page=run.on_page)
             try:
                 await sync.merge_found(await client.search_bib(race_id, sorted(scope.event_ids), bib))
             except ListingNotTrusted as error:
@@ -344,44 +332,22 @@ class SyncEngine:
         """
         counter = _Calls()
         _calls.set(counter)
-        key = (scope.partner_id, scope.race_id)
-        run_id = await runs.begin(self._db, *key, "full" if full else "delta", now=self._clock.now())
-        outcome = Outcome()
-        error: BibwireError | None = None
-        text: str | None = None
-        sync: ScopeSync | None = None
-        try:
-            async with self._leased(scope) as lease:
-                sync = self._scope_sync(run, client, lease, scope)
-                result = await sync.run(full=full)
-            text = result.unsettled
-            await catalog.run(self._db, "regain_access", partner.partner_id, race_id=scope.race_id)
-            run.report.races_synced += 1
-        except DatabaseUnavailable:
-            raise
-        except BibwireError as caught:
-            error, text = caught, str(caught)
-        except Exception as caught:  # a fault of ours in one scope must not stop the others
-            log.exception("scope failed", action="sync_scope", partner=partner.name, race_id=scope.race_id)
-            error = BibwireError(f"An unexpected {type(caught).__name__} stopped this race; see the log.")
-            text = str(error)
-        if sync is not None:
-            outcome = sync.result.outcome
-            run.report.add(outcome)
-            run.report.notes.extend(sync.result.notes)
-        now = self._clock.now()
+        kind = "full" if full or not scope.is_loaded else "delta"
+        run_id = await runs.begin(self._db, scope.partner_id, scope.race_id, kind, now=self._clock.now())
+        swept = await self._sweeper.sweep(client, scope, full=full, on_page=run.on_page)
+        outcome, error, text = swept.outcome, swept.error, swept.text
+        run.report.add(outcome)
+        run.report.notes.extend(swept.notes)
+        run.report.races_synced += error is None
         await runs.finish(
-            self._db, run_id, outcome, calls=counter.made, error=text, failed=error is not None, now=now
+            self._db,
+            run_id,
+            outcome,
+            calls=counter.made,
+            error=text,
+            failed=error is not None,
+            now=self._clock.now(),
         )
-        busy = isinstance(error, ScopeBusy)
-        if isinstance(error, AccessLost):
-            await catalog.run(self._db, "lose_access", partner.partner_id, race_id=scope.race_id, now=now)
-        if isinstance(error, RaceGone):
-            await catalog.run(self._db, "race_gone", partner.partner_id, race_id=scope.race_id, now=now)
-        if text is None:
-            await streams.run(self._db, "clear_failing", *key)
-        elif not busy:  # whoever sweeps it says how it stands
-            await streams.run(self._db, "set_failing", *key, now=now, error=text)
         told = {
             "action": "sync_scope",
             "partner": partner.name,
@@ -398,50 +364,11 @@ class SyncEngine:
             log.warning("race not synced" if error else "race not settled", error=text, **told)
         if isinstance(error, PartnerStopped):
             raise error
-        if busy and text is not None:
-            run.report.notes.append(text)
+        if isinstance(error, ScopeBusy):
+            run.report.notes.append(str(error))
         elif text is not None:
             run.failed(partner, scope.race_id, text)
         return error is None
-
-    def _scope_sync(self, run: _Run, client: VendorClient, lease: Lease, scope: Scope) -> ScopeSync:
-        return ScopeSync(
-            self._db,
-            client,
-            self._clock,
-            lease,
-            scope,
-            lookback=self._lookback,
-            page_size=self._page_size,
-            on_page=run.on_page,
-        )
-
-    @asynccontextmanager
-    async def _leased(self, scope: Scope) -> AsyncIterator[Lease]:
-        """Hold the lease of a scope, waiting for another process to finish with it."""
-        deadline = self._clock.monotonic() + self._lease_wait_seconds
-        key = (scope.partner_id, scope.race_id)
-        await streams.open_scope(self._db, *key)
-        while (lease := await leases.acquire(self._db, self._session, *key)) is None:
-            if self._clock.monotonic() >= deadline:
-                raise ScopeBusy(
-                    f"Race {scope.race_id} has been swept by another process for "
-                    f"{self._lease_wait_seconds:.0f} s: that one keeps it fresh."
-                )
-            await self._clock.sleep(LEASE_POLL_SECONDS)
-        renewing = asyncio.create_task(self._renew(lease))
-        try:
-            yield lease
-        finally:
-            renewing.cancel()
-            await asyncio.shield(leases.release(self._db, lease))
-
-    async def _renew(self, lease: Lease) -> None:
-        """Renew a lease as long as we live; if it is lost, the next commit says so."""
-        with suppress(BibwireError):
-            while True:
-                await asyncio.sleep(leases.RENEW_SECONDS)
-                await leases.renew(self._db, lease)
 
     async def _note_partner(self, run: _Run, partner: Partner, error: BibwireError) -> None:
         if isinstance(error, CallerRefused):

@@ -21,7 +21,11 @@ from bibwire.store.feed import encode_json
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A race of a partner and its live events. `is_listed`: the last complete race list shows it."""
+    """
+    A race of a partner and its live events.
+
+    `is_listed`: the last complete race list shows it. `is_loaded`: its first load is over.
+    """
 
     partner_id: int
     race_id: int
@@ -29,6 +33,7 @@ class Scope:
     event_ids: frozenset[int]
     starts_at: datetime | None
     is_listed: bool = True
+    is_loaded: bool = False
 
 
 async def store_races(
@@ -113,18 +118,17 @@ async def live_scopes(
     names: dict[int, str] = {}
     events: dict[int, set[int]] = {}
     starts: dict[int, datetime] = {}
-    unlisted: set[int] = set()
-    for race, name, event_id, starts_at, ends_at, is_listed in rows:
+    standing: dict[int, tuple[bool, bool]] = {}
+    for race, name, event_id, starts_at, ends_at, *listed_and_loaded in rows:
         if not is_live(starts_at, ends_at, now=now):
             continue
         names[race] = name
-        if not is_listed:
-            unlisted.add(race)
+        standing[race] = (listed_and_loaded[0], listed_and_loaded[1])
         events.setdefault(race, set()).add(event_id)
         if starts_at is not None and (ends_at or starts_at) >= now:
             starts[race] = min(starts.get(race, starts_at), starts_at)
     scopes = [
-        Scope(partner_id, race, names[race], frozenset(ids), starts.get(race), race not in unlisted)
+        Scope(partner_id, race, names[race], frozenset(ids), starts.get(race), *standing[race])
         for race, ids in events.items()
     ]
     return sorted(scopes, key=lambda s: (s.starts_at is None, s.starts_at or now, s.race_id))

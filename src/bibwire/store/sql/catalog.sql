@@ -90,9 +90,11 @@ WHERE partner_id = %(partner_id)s
 
 -- name: events_since
 -- Events of a partner that may be live: not over before `over_after`, or without a time.
-SELECT e.race_id, r.name, e.event_id, e.starts_at, e.ends_at, r.unlisted_at IS NULL
+SELECT
+    e.race_id, r.name, e.event_id, e.starts_at, e.ends_at, r.unlisted_at IS NULL, s.loaded_at IS NOT NULL
 FROM bibwire.events AS e
 JOIN bibwire.races AS r USING (partner_id, race_id)
+LEFT JOIN bibwire.scopes AS s USING (partner_id, race_id)
 WHERE e.partner_id = %(partner_id)s
   AND (%(race_id)s::bigint IS NULL OR e.race_id = %(race_id)s)
   AND e.removed_at IS NULL

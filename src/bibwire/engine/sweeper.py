@@ -1,0 +1,168 @@
+"""
+One scope swept by this process: its lease, and what an error means for it.
+
+Whoever sweeps holds the scope's lease meanwhile, wherever it was asked for: by a person, or by
+the schedule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from bibwire.api.client import VendorClient
+from bibwire.clock import Clock
+from bibwire.domain.errors import AccessLost, BibwireError, DatabaseUnavailable, RaceGone, ScopeBusy
+from bibwire.domain.sweeps import Lookback, Stream
+from bibwire.engine.scope import ScopeSync
+from bibwire.store import catalog, leases, streams
+from bibwire.store.catalog import Scope
+from bibwire.store.database import Database
+from bibwire.store.leases import Lease
+from bibwire.store.loader import Outcome
+from bibwire.store.session import Session
+
+LEASE_POLL_SECONDS = 0.5
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Swept:
+    """
+    What a sweep came to.
+
+    `error` is why it ended early; `text` is that, or what stayed open, in one sentence.
+    """
+
+    outcome: Outcome = field(default_factory=Outcome)
+    notes: list[str] = field(default_factory=list)
+    error: BibwireError | None = None
+    text: str | None = None
+
+
+class Sweeper:
+    """Sweeps scopes under their leases."""
+
+    def __init__(
+        self,
+        db: Database,
+        session: Session,
+        clock: Clock,
+        *,
+        lookback: Lookback,
+        page_size: int,
+        lease_wait_seconds: float = 60.0,
+    ) -> None:
+        self._db = db
+        self._session = session
+        self._clock = clock
+        self._lookback = lookback
+        self._page_size = page_size
+        self._lease_wait_seconds = lease_wait_seconds
+
+    async def sweep(
+        self,
+        client: VendorClient,
+        scope: Scope,
+        *,
+        full: bool,
+        on_page: Callable[[int], None],
+        only: Collection[Stream] = tuple(Stream),
+        lease_wait_seconds: float | None = None,
+    ) -> Swept:
+        """
+        Make a scope fresh and note how it stands; errors are returned, not raised.
+
+        Args:
+            full: List everything again.
+            only: The streams to sweep; a full sweep takes both.
+            lease_wait_seconds: How long to wait for another process that sweeps it.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be used. What was committed stays.
+        """
+        swept = Swept()
+        key = (scope.partner_id, scope.race_id)
+        sync: ScopeSync | None = None
+        try:
+            async with self.leased(scope, wait_seconds=lease_wait_seconds) as lease:
+                sync = self.scope_sync(client, lease, scope, on_page=on_page)
+                result = await sync.run(full=full, only=only)
+            swept.text = result.unsettled
+            await catalog.run(self._db, "regain_access", scope.partner_id, race_id=scope.race_id)
+        except DatabaseUnavailable:
+            raise
+        except BibwireError as caught:
+            swept.error, swept.text = caught, str(caught)
+        except Exception as caught:  # a fault of ours in one scope must not stop the others
+            log.exception("scope failed", action="sweep", partner_id=scope.partner_id, race_id=scope.race_id)
+            swept.error = BibwireError(
+                f"An unexpected {type(caught).__name__} stopped this race; see the log."
+            )
+            swept.text = str(swept.error)
+        if sync is not None:
+            swept.outcome, swept.notes = sync.result.outcome, sync.result.notes
+        now = self._clock.now()
+        if isinstance(swept.error, AccessLost):
+            await catalog.run(self._db, "lose_access", scope.partner_id, race_id=scope.race_id, now=now)
+        if isinstance(swept.error, RaceGone):
+            await catalog.run(self._db, "race_gone", scope.partner_id, race_id=scope.race_id, now=now)
+        if swept.text is None:
+            await streams.run(self._db, "clear_failing", *key)
+        elif not isinstance(swept.error, ScopeBusy):  # whoever sweeps it says how it stands
+            await streams.run(self._db, "set_failing", *key, now=now, error=swept.text)
+        return swept
+
+    def scope_sync(
+        self, client: VendorClient, lease: Lease, scope: Scope, *, on_page: Callable[[int], None]
+    ) -> ScopeSync:
+        """Return the sync of a scope whose lease is held."""
+        return ScopeSync(
+            self._db,
+            client,
+            self._clock,
+            lease,
+            scope,
+            lookback=self._lookback,
+            page_size=self._page_size,
+            on_page=on_page,
+        )
+
+    @asynccontextmanager
+    async def leased(self, scope: Scope, *, wait_seconds: float | None = None) -> AsyncIterator[Lease]:
+        """
+        Hold the lease of a scope, waiting for another process to finish with it.
+
+        Raises:
+            ScopeBusy: It did not in time.
+        """
+        if wait_seconds is None:
+            wait_seconds = self._lease_wait_seconds
+        deadline = self._clock.monotonic() + wait_seconds
+        key = (scope.partner_id, scope.race_id)
+        await streams.open_scope(self._db, *key)
+        while (lease := await leases.acquire(self._db, self._session, *key)) is None:
+            if self._clock.monotonic() >= deadline:
+                raise ScopeBusy(
+                    f"Race {scope.race_id} has been swept by another process for "
+                    f"{wait_seconds:.0f} s: that one keeps it fresh."
+                )
+            await self._clock.sleep(LEASE_POLL_SECONDS)
+        renewing = asyncio.create_task(self._renew(lease))
+        try:
+            yield lease
+        finally:
+            renewing.cancel()
+            await asyncio.shield(leases.release(self._db, lease))
+
+    async def _renew(self, lease: Lease) -> None:
+        """Renew a lease as long as we live; if it is lost, the next commit says so."""
+        with suppress(BibwireError):
+            while True:
+                await asyncio.sleep(leases.RENEW_SECONDS)
+                await leases.renew(self._db, lease)
