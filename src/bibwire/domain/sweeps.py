@@ -224,7 +224,8 @@ class Wish:
 def is_live(starts_at: datetime | None, ends_at: datetime | None, *, now: datetime) -> bool:
     """Say whether an event is kept fresh: until 7 days after its end, or start without an end."""
     end = ends_at or starts_at
-    return end is None or now < end + LIVE_AFTER_END
+    # A difference: an event "to be announced" in the year 9999 has no instant a week later.
+    return end is None or now - end < LIVE_AFTER_END
 
 
 def grouped(event_ids: Iterable[int], size: int) -> tuple[tuple[int, ...], ...]:
