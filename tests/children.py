@@ -16,6 +16,8 @@ from typing import IO
 
 from bibwire import logs
 from bibwire.clock import SystemClock
+from bibwire.domain.budget import Urgency
+from bibwire.domain.errors import Blocked
 from bibwire.engine.reports import SyncRequest
 from bibwire.runtime import open_runtime
 from bibwire.settings import load_settings
@@ -75,7 +77,7 @@ class _ImpatientClock(SystemClock):
         await super().sleep(seconds)
 
 
-async def spend(conninfo: str, credential_id: str, calls: str) -> None:
+async def spend(conninfo: str, credential_id: str, calls: str, urgency: str = "live") -> None:
     """Make calls until the budget is used up or `calls` are made; say how many."""
     made = 0
     async with open_database(conninfo) as db, open_session(conninfo) as session:
@@ -86,6 +88,7 @@ async def spend(conninfo: str, credential_id: str, calls: str) -> None:
             credential_id=int(credential_id),
             caller="",
             calls_in_flight=16,
+            urgency=Urgency(urgency),
         )
         _wait_for_the_word()
         try:
@@ -95,6 +98,20 @@ async def spend(conninfo: str, credential_id: str, calls: str) -> None:
         except _UsedUp:
             pass
     print(made)
+
+
+async def wait_for_permit(conninfo: str, credential_id: str) -> None:
+    """Ask for a permit, with a minute's patience; say what came of it."""
+    async with open_database(conninfo) as db, open_session(conninfo) as session:
+        permits = Permits(
+            db, session, SystemClock(), credential_id=int(credential_id), caller="", calls_in_flight=16
+        )
+        _wait_for_the_word()
+        try:
+            async with permits.permit("races", patience_seconds=60):
+                print("let through")
+        except Blocked as error:
+            print(error)
 
 
 async def call(conninfo: str, calls: str) -> None:
@@ -107,7 +124,7 @@ async def call(conninfo: str, calls: str) -> None:
             for _ in range(int(calls)):
                 async with in_flight(session, clock, "caller", 2):
                     begun = time.monotonic()
-                    await asyncio.sleep(0.003)
+                    await asyncio.sleep(0.01)
                     print(begun, time.monotonic())
 
         await asyncio.gather(one(), one(), one())
@@ -152,5 +169,7 @@ async def upgrade(conninfo: str) -> None:
 
 
 if __name__ == "__main__":
-    programs = {each.__name__: each for each in (spend, call, hold_places, hold_lease, sync, upgrade)}
+    programs = {
+        each.__name__: each for each in (spend, wait_for_permit, call, hold_places, hold_lease, sync, upgrade)
+    }
     asyncio.run(programs[sys.argv[1]](*sys.argv[2:]))

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -33,6 +34,30 @@ _numbers = count()
 # the programs under test are to be stopped as on a terminal.
 with contextlib.suppress(ValueError):  # outside the main thread
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Nor does what this machine's user has set: proxies, PostgreSQL's and our own settings, colours.
+COLOURS = (
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "PY_COLORS",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+    "GITHUB_ACTIONS",
+    "COLUMNS",
+)
+for _name in list(os.environ):
+    ours = _name.startswith("BIBWIRE_") and not _name.startswith("BIBWIRE_FUZZ_")
+    if ours or _name.startswith("PG") or _name.lower().endswith("_proxy") or _name in COLOURS:
+        del os.environ[_name]
+# The same examples each time, on a machine of any speed.
+hypothesis.settings.register_profile(
+    "bibwire",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("bibwire")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,6 +13,7 @@ from rsusim import worlds
 from tests import children
 from tests.e2e import truth
 from tests.house import KEY, House
+from tests.waiting import PATIENCE_SECONDS
 
 NOON = datetime(2026, 9, 12, 16, 0, tzinfo=UTC)
 LISTINGS = ("participants", "removed-participants")
@@ -232,7 +233,7 @@ def test_two_processes_together_have_two_calls_in_flight(database_url: str) -> N
             for kind in ("full", "delta", "delta")
         ]
 
-        said = [child.communicate(timeout=90)[0] for child in started]
+        said = [child.communicate(timeout=PATIENCE_SECONDS)[0] for child in started]
 
         assert said == ["", "", ""]
         assert len(world.log.requests) > 40

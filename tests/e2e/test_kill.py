@@ -7,7 +7,6 @@ just before or some milliseconds after an answer, so that commits are hit too.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import threading
@@ -20,10 +19,12 @@ import psycopg
 import pytest
 
 import rsusim
+from bibwire.domain.secrets import Secret
 from rsusim.log import RequestInfo
 from tests import children
 from tests.e2e import truth
 from tests.house import KEY, House
+from tests.waiting import PATIENCE_SECONDS
 
 PAGE = 20
 PEOPLE = 50
@@ -67,7 +68,7 @@ class Scene:
     def sync(self, kind: str) -> str:
         """Sync in a process that is left alone; return what it said of errors."""
         child = self.start(kind)
-        said, _ = child.communicate(timeout=60)
+        said, _ = child.communicate(timeout=PATIENCE_SECONDS)
         assert child.returncode == 0
         return said
 
@@ -85,7 +86,7 @@ class Scene:
         timers: list[threading.Timer] = []
 
         def strike() -> None:
-            os.kill(child.pid, by)
+            child.send_signal(by)
             struck.set()
 
         def hook(info: RequestInfo) -> None:
@@ -93,6 +94,9 @@ class Scene:
             if len(seen) == at:
                 timers.append(threading.Timer(delay, strike))
                 timers[0].start()
+            elif len(seen) > at:
+                # However fast it is, it gets no further than what was answered by then.
+                struck.wait(PATIENCE_SECONDS)
 
         (self.world.before_answer if before else self.world.after_answer)(hook)
         child = self.start(kind)
@@ -139,8 +143,14 @@ class Scene:
 
 @pytest.fixture
 def scene(world: rsusim.World, simulator: rsusim.Server, database_url: str) -> Iterator[Scene]:
-    # More places than the victims have: one that is frozen keeps its own.
-    with House(world, simulator.base_url, database_url, max_calls_in_flight=4) as house:
+    # Places of its own, as another caller: a victim that is frozen keeps those it has.
+    with House(
+        world,
+        simulator.base_url,
+        database_url,
+        caller_reg=Secret(world.caller.registration),
+        caller_secret=Secret(world.caller.secret),
+    ) as house:
         yield Scene(house, database_url)
 
 
@@ -155,7 +165,7 @@ def kill(scene: Scene, kind: str, random: Random, times: int, between: Callable[
             before=random.random() < 0.3,
             delay=random.uniform(0, 0.03),
         )
-        said, _ = victim.communicate(timeout=60)
+        said, _ = victim.communicate(timeout=PATIENCE_SECONDS)
         assert said == ""
         scene.check_feed_has_no_gap()
         killed += victim.returncode == -signal.SIGKILL
@@ -224,7 +234,7 @@ def test_a_full_sync_killed_anywhere_is_taken_up_where_it_was(scene: Scene, firs
         world.advance(60)
         world.log.clear()
         victim = scene.sync_struck("full", at, before=at % 3 == 0, delay=random.uniform(0, 0.03))
-        assert victim.communicate(timeout=60)[0] == ""
+        assert victim.communicate(timeout=PATIENCE_SECONDS)[0] == ""
         if scene.house.rows("SELECT FROM bibwire.partners WHERE full_sync_since IS NULL"):
             continue  # it had come to its end
         said = scene.sync("full").splitlines()
@@ -261,7 +271,7 @@ def test_who_was_frozen_while_another_took_over_writes_nothing(scene: Scene) -> 
         stored = house.rows("SELECT xmin::text, * FROM bibwire.participants ORDER BY 2, 3")
     finally:
         victim.send_signal(signal.SIGCONT)
-    said, _ = victim.communicate(timeout=60)
+    said, _ = victim.communicate(timeout=PATIENCE_SECONDS)
 
     if victim.returncode == 0:
         assert "was taken over by another process" in said

@@ -16,6 +16,7 @@ from bibwire.engine.reports import SyncProgress, SyncRequest
 from bibwire.store import leases
 from bibwire.store.session import SLOT_LOCKS, open_session
 from tests.house import House
+from tests.waiting import PATIENCE_SECONDS
 
 SATURDAY = datetime(2026, 9, 19, 8, 0)
 LONG_AGO = datetime(2026, 8, 1, 8, 0)
@@ -71,7 +72,7 @@ def break_key(house: House, partner_id: int) -> None:
 async def ended(task: asyncio.Task[object]) -> None:
     """Cancel a sync and wait until it is over."""
     task.cancel()
-    await asyncio.wait([task], timeout=20)
+    await asyncio.wait([task], timeout=PATIENCE_SECONDS)
     assert task.cancelled()
 
 
@@ -372,7 +373,7 @@ def test_a_partner_out_of_budget_keeps_no_other_from_being_synced(
 
         task: asyncio.Task[object] = asyncio.create_task(house.runtime.engine.sync(SyncRequest(), watch))
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await there.wait()
         finally:
             await ended(task)
@@ -452,17 +453,16 @@ def test_cancelled_syncs_leave_the_places_for_calls_free(
 
         world.before_answer(count)
         task: asyncio.Task[object] = asyncio.create_task(house.runtime.engine.sync(SyncRequest(full=True)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await reached.wait()
         for _ in range(turns):
             await asyncio.sleep(0)
         await ended(task)
         world.clear_hooks()
         # What was being given back at that moment is given back to the end.
-        for _ in range(200):
-            if not places_taken():
-                return
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while places_taken():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     for call in range(1, 13):
         # A new begin, or the later syncs find little left to do.
@@ -471,7 +471,7 @@ def test_cancelled_syncs_leave_the_places_for_calls_free(
         assert places_taken() == []
 
     async def in_time() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             report = await house.runtime.engine.sync(SyncRequest())
         assert report.errors == []
 

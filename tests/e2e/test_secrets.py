@@ -28,6 +28,7 @@ from bibwire.domain.secrets import Credential, Secret
 from rsusim.faults import KINDS
 from tests.conftest import DEBIAN_15
 from tests.house import House
+from tests.waiting import PATIENCE_SECONDS
 
 ENCRYPTION_KEY = "c0ffee15deadbeef" * 4
 DATABASE_PASSWORD = "canary-Pässword/42"
@@ -266,7 +267,7 @@ class Program:
             env=self._environment | environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         self.told.append(f"$ {arguments[0]}\n{done.stdout}\n{done.stderr}")

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 import rsusim
+from tests.waiting import PATIENCE_SECONDS
 
 NOW = datetime(2026, 10, 2, 12, 0, tzinfo=UTC)
 
@@ -85,7 +86,7 @@ def scene(world: rsusim.World) -> Iterator[Scene]:
     race = world.add_race([account], "Harbor Lights", "America/Chicago")
     five = world.add_event(race, "5K", datetime(2026, 10, 4, 9))
     ten = world.add_event(race, "10K", datetime(2026, 10, 4, 7, 30), distance="10K")
-    with rsusim.Server(world) as server, httpx2.Client(timeout=10, verify=False) as http:
+    with rsusim.Server(world) as server, httpx2.Client(timeout=PATIENCE_SECONDS, verify=False) as http:
         yield Scene(world, account, race, five, ten, Api(server, account, http))
     assert world.log.failures == []
 
@@ -95,6 +96,6 @@ def small() -> Iterator[Api]:
     """The ready small world, as its first partner sees it."""
     world = rsusim.worlds.small(3, NOW)
     account = world.accounts["Peak Timing"]
-    with rsusim.Server(world) as server, httpx2.Client(timeout=10, verify=False) as http:
+    with rsusim.Server(world) as server, httpx2.Client(timeout=PATIENCE_SECONDS, verify=False) as http:
         yield Api(server, account, http)
     assert world.log.failures == []

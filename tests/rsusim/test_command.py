@@ -14,6 +14,7 @@ import pytest
 
 import rsusim
 from tests.rsusim.conftest import NOW, Scene
+from tests.waiting import PATIENCE_SECONDS
 
 
 @contextmanager
@@ -39,13 +40,14 @@ def test_the_command_tells_its_address_serves_and_ends_cleanly(number: signal.Si
         told = json.loads(process.stdout.readline())
         account = told["accounts"][0]
         query = {"api_key": account["api_key"], "api_secret": account["api_secret"], "format": "json"}
-        answer = httpx2.get(told["base_url"] + "/races", params=query)
+        answer = httpx2.get(told["base_url"] + "/races", params=query, timeout=PATIENCE_SECONDS)
         assert len(answer.json()["races"]) == 2
-        state = httpx2.get(told["base_url"].replace("/rest", "/_control/state")).json()
+        control = told["base_url"].replace("/rest", "/_control/state")
+        state = httpx2.get(control, timeout=PATIENCE_SECONDS).json()
         assert state["quirks"]["layout"] == "object"
         assert state["speed"] == 1.0
         process.send_signal(number)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, out, err) == (0, "", "")
 
 
@@ -64,7 +66,7 @@ def test_without_json_the_address_is_the_first_line_and_accounts_follow() -> Non
 )
 def test_wrong_use_is_told_in_one_line_with_exit_code_2(arguments: list[str]) -> None:
     with command(*arguments) as process:
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 2
     assert out == ""
     assert "Traceback" not in err
@@ -72,7 +74,7 @@ def test_wrong_use_is_told_in_one_line_with_exit_code_2(arguments: list[str]) ->
 
 def test_the_selfcheck_measures_and_passes() -> None:
     with command("--scale", "9000", "--selfcheck") as process:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0
     assert "people 9000" in out
 
@@ -177,4 +179,5 @@ def test_many_worlds_can_be_served_at_once() -> None:
     with rsusim.Server(worlds[0]) as first, rsusim.Server(worlds[1]) as second:
         assert first.base_url != second.base_url
         for server in (first, second):
-            assert httpx2.get(server.base_url + "/races", params={"format": "json"}).status_code == 200
+            url = f"{server.base_url}/races?format=json"
+            assert httpx2.get(url, timeout=PATIENCE_SECONDS).status_code == 200

@@ -3,13 +3,16 @@
 import asyncio
 import json
 import time
+from itertools import pairwise
 from typing import Any
 
 import httpx2
 import pytest
 
 import rsusim
+from rsusim.sending import Connections
 from tests.rsusim.conftest import Scene
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 def ask(scene: Scene, endpoint: str = "participants", **params: Any) -> httpx2.Response:
@@ -125,25 +128,31 @@ def test_a_connection_can_be_reset_cut_off_or_hang(scene: Scene) -> None:
         assert ask(scene).status_code == 200
 
 
-def test_an_answer_can_be_slow_before_or_after_its_rows_are_read(scene: Scene) -> None:
-    for kind, seen in (("slow", 1), ("slow_after_reading", 0), ("slow_body", 0)):
-        scene.world.faults.add(rsusim.Fault(kind=kind, seconds=0.25))
-        number: list[int] = []
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_answer_can_be_slow_before_or_after_its_rows_are_read(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    """The wait lies between two moments: a slow machine makes it longer, and moves it nowhere."""
+    kind = ("slow", "slow_after_reading", "slow_body")[place]
+    scene.world.faults.add(rsusim.Fault(kind=kind, seconds=0.25))
+    settle = scene.world.settle
+    moments: list[float] = []
 
-        async def both(made: list[int] = number) -> httpx2.Response:
-            path = f"{scene.api.server.base_url}/race/{scene.race}/participants"
-            params = {"format": "json", **scene.api.credentials, "event_id": str(scene.five)}
-            async with httpx2.AsyncClient(verify=False) as http:
-                call = asyncio.create_task(http.get(path, params=params))
-                await asyncio.sleep(0.1)
-                made.append(scene.world.register(scene.five))
-                return await call
+    def read() -> None:
+        settle()
+        moments.append(time.monotonic())
 
-        started = time.monotonic()
-        answer = asyncio.run(both())
-        assert time.monotonic() - started >= 0.25
-        assert len(answer.json()[0].get("participants", [])) == seen, kind
-        scene.world.vanish(number[0])
+    # Settled is what is about to be read.
+    monkeypatch.setattr(scene.world, "settle", read)
+    scene.world.after_answer(lambda _: moments.append(time.monotonic()))
+
+    assert ask(scene).status_code == 200
+
+    moments.append(time.monotonic())
+    [info] = scene.world.log.requests
+    waits = [later - earlier for earlier, later in pairwise([info.started, *moments])]
+    assert len(waits) == 3
+    assert waits[place] >= 0.25
 
 
 def test_hostile_rows_are_put_into_the_page_as_they_are(scene: Scene) -> None:
@@ -200,14 +209,21 @@ def test_unknown_kinds_quirks_and_fields_are_refused(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("throttle", "status"), [("error14", 200), ("http429", 429), ("http429_retry_after", 429)]
 )
-def test_a_third_simultaneous_call_is_throttled(scene: Scene, throttle: str, status: int) -> None:
+def test_a_third_simultaneous_call_is_throttled(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, throttle: str, status: int
+) -> None:
+    async def until_all_are_there(_: Connections, seconds: float) -> None:
+        while len(scene.world.log.requests) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(Connections, "sleep", until_all_are_there)
     scene.world.quirks.throttle = throttle
-    scene.world.quirks.latency_seconds = 0.2
+    scene.world.quirks.latency_seconds = 1
     rule = scene.world.faults.add(rsusim.Fault(kind="quirk", times=None))
 
     async def three() -> list[httpx2.Response]:
         params = {"format": "json", **scene.api.credentials}
-        async with httpx2.AsyncClient(verify=False) as http:
+        async with httpx2.AsyncClient(verify=False, timeout=PATIENCE_SECONDS) as http:
             calls = [http.get(f"{scene.api.server.base_url}/races", params=params) for _ in range(3)]
             return await asyncio.gather(*calls)
 
@@ -227,17 +243,17 @@ def test_the_server_stops_at_once_while_calls_hang(world: rsusim.World) -> None:
     world.faults.add(rsusim.Fault(kind="hang", times=None))
     server = rsusim.Server(world).start()
 
-    async def hang() -> float:
-        async with httpx2.AsyncClient(verify=False) as http:
+    async def hang() -> None:
+        async with httpx2.AsyncClient(verify=False, timeout=None) as http:
             call = asyncio.create_task(http.get(server.base_url + "/races"))
-            await asyncio.sleep(0.1)
-            started = time.monotonic()
+            await asyncio.to_thread(wait_until, lambda: world.log.requests)
+            [thread] = server._threads
             await asyncio.to_thread(server.stop)
+            assert not thread.is_alive(), "the call goes on hanging"
             with pytest.raises(httpx2.TransportError):
                 await call
-            return time.monotonic() - started
 
-    assert asyncio.run(hang()) < 1.5
+    asyncio.run(hang())
 
 
 def test_a_hostile_row_that_is_no_json_spoils_the_page_in_either_format(scene: Scene) -> None:
