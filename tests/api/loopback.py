@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from bibwire.api.client import CallMade, VendorClient
+from bibwire.clock import Clock
+from bibwire.domain.errors import Blocked
 from bibwire.domain.secrets import CallerRegistration, Credential, Secret
 
 DATE = "Mon, 05 Oct 2026 12:00:00 GMT"
@@ -153,20 +155,36 @@ class MovedClock:
 
 
 class CountingPermits:
-    """Permits for the asking; remembers each, and whether one is held."""
+    """Permits for the asking, unless throttled; remembers each, and whether one is held."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock
         self.taken: list[str] = []
         self.held = 0
+        self.pauses: list[tuple[str, float]] = []  # reason and seconds of each throttle answer
+        self.recorded: list[tuple[str, bool, int, float]] = []
+        self._pause = 0.0
 
     @asynccontextmanager
-    async def permit(self, endpoint: str) -> AsyncIterator[None]:
+    async def permit(self, endpoint: str, *, patience_seconds: float) -> AsyncIterator[float]:
+        pause, self._pause = self._pause, 0.0
+        if pause > patience_seconds:
+            raise Blocked("too long", retry_after_seconds=pause)
+        if pause and self.clock is not None:
+            await self.clock.sleep(pause)
         self.taken.append(endpoint)
         self.held += 1
         try:
-            yield
+            yield pause
         finally:
             self.held -= 1
+
+    async def throttled(self, reason: str, seconds: float) -> None:
+        self.pauses.append((reason, seconds))
+        self._pause = seconds
+
+    async def record(self, endpoint: str, *, failed: bool, bytes_received: int, seconds: float) -> None:
+        self.recorded.append((endpoint, failed, bytes_received, seconds))
 
 
 KEY = "Kq7fA0zX9bL2mN4pRunnerKey"
@@ -204,7 +222,8 @@ async def scene(
     vendor.handler = handler
     server = await asyncio.start_server(vendor.serve, "127.0.0.1", 0, limit=1 << 20)
     vendor.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/rest"
-    clock, permits, calls = MovedClock(), CountingPermits(), list[CallMade]()
+    clock = MovedClock()
+    permits, calls = CountingPermits(clock), list[CallMade]()
     client = VendorClient(
         base_url=vendor.base_url,
         credential=credential,

@@ -11,6 +11,7 @@ import pytest
 
 from bibwire.domain.errors import AnswerUnreadable, ListingNotTrusted
 from bibwire.domain.records import Page
+from tests.waiting import PATIENCE_SECONDS
 
 from .loopback import DATE_AT, Reply, Request, listing, person, reply, scene
 
@@ -110,7 +111,7 @@ def test_ahead_requests_one_page_more_and_cancels_it_when_the_consumer_stops() -
     def handler(request: Request) -> Reply:
         answer = Everybody(list(range(1, 10)))(request)
         if "after_registration_id" in request.query:
-            answer.before = 30
+            answer.before = 3600
         return answer
 
     async def run() -> tuple[int, int, int, list[str | None]]:
@@ -123,7 +124,7 @@ def test_ahead_requests_one_page_more_and_cancels_it_when_the_consumer_stops() -
             ours = [task for task in others if "fetch" in repr(task)]
             return held, s.permits.held, len(ours), [call.error for call in s.calls]
 
-    held, held_after, ours, errors = asyncio.run(asyncio.wait_for(run(), 10))
+    held, held_after, ours, errors = asyncio.run(asyncio.wait_for(run(), PATIENCE_SECONDS))
 
     assert (held, held_after, ours) == (1, 0, 0)
     assert errors == [None, "Cancelled"]

@@ -83,7 +83,7 @@ FAULTS: dict[str, Reply] = {
     "echoed in a redirect": Reply(status=302, headers={"Location": f"https://x/?s={SECRET}"}),
     "half a body": Reply(b'[{"event":', cut_at=5),
     "hang-up": Reply(hang_up=True),
-    "silence": Reply(before=30),
+    "silence": Reply(before=3600),
     "bad gzip": Reply(b"no", headers={"Content-Encoding": "gzip"}),
     "bad header": Reply(b"[]", headers={"Content-Length": "many"}),
     "wrong shape": reply([[KEY, SECRET]]),

@@ -1,7 +1,8 @@
 """
 The vendor's answers under one credential, as pages and numbers.
 
-Every attempt takes a permit first and is reported afterwards, retries and failures too. Errors
+Every attempt takes a permit first and is reported afterwards, retries and failures too; that the
+vendor asks for fewer calls is told to the permits, which keep it for all processes. Errors
 are those of `domain/errors.py` and carry nothing of the request: no URL, no secret, no chain.
 """
 
@@ -33,7 +34,7 @@ from bibwire.api.retry import Backoff
 from bibwire.api.rows import Cut, cut
 from bibwire.api.transport import Answer, Transport, check_base_url
 from bibwire.clock import Clock
-from bibwire.domain.errors import AnswerUnreadable, BadRecord, BibwireError
+from bibwire.domain.errors import AnswerUnreadable, BadRecord, BibwireError, Throttled
 from bibwire.domain.records import Page, RacePage, RawRow, UnreadableRow
 from bibwire.domain.secrets import CallerRegistration, Credential
 
@@ -51,9 +52,21 @@ _FAR_AHEAD: Final = timedelta(minutes=5)
 
 
 class Permits(Protocol):
-    """The right to make a call, held while it is in flight."""
+    """The right to make a call, held while it is in flight; and what became of it."""
 
-    def permit(self, endpoint: str) -> AbstractAsyncContextManager[None]: ...
+    def permit(self, endpoint: str, *, patience_seconds: float) -> AbstractAsyncContextManager[float]:
+        """
+        Wait until one more call may be made; yield the seconds waited because of throttling.
+
+        Raises:
+            Blocked: Throttling makes it wait longer than `patience_seconds`.
+        """
+
+    async def throttled(self, reason: str, seconds: float) -> None:
+        """Let nobody call for that many seconds: the vendor asked for fewer calls."""
+
+    async def record(self, endpoint: str, *, failed: bool, bytes_received: int, seconds: float) -> None:
+        """Add an attempt that ended to the statistics. Must not raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +94,8 @@ class VendorClient:
     Args:
         timeout_seconds: For connecting, sending, each silence and a free connection alike; a
             whole call takes at most four times as long.
-        retry_seconds: How long one call is retried, counting attempts and waits but not
-            the time in line for a permit.
+        retry_seconds: How long one call is retried, counting attempts, and waits after those that
+            failed or were throttled, but not the time in line for a permit.
         on_call: Called after each attempt. Must not raise.
     """
 
@@ -322,7 +335,10 @@ class VendorClient:
         backoff: Backoff,
         number: int,
     ) -> _T:
-        async with self._permits.permit(endpoint.name):
+        patience = backoff.patience_seconds(number)
+        async with self._permits.permit(endpoint.name, patience_seconds=patience) as waited:
+            if number > 1:
+                backoff.spend(waited)
             sent_at, started = self._clock.now(), self._clock.monotonic()
             outcome: Answer | BibwireError | None = None
             try:
@@ -344,6 +360,11 @@ class VendorClient:
             result = self._read(outcome, sent_at, read)
         said = f"{type(result).__name__}: {result}" if isinstance(result, BibwireError) else None
         self._report(CallMade(endpoint.name, status, said, received, seconds, number))
+        await self._permits.record(
+            endpoint.name, failed=said is not None, bytes_received=received, seconds=seconds
+        )
+        if isinstance(result, Throttled):
+            await self._permits.throttled(str(result), backoff.pause_asked_seconds())
         if isinstance(result, BibwireError):
             raise result
         return result[0]

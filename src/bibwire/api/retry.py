@@ -5,6 +5,9 @@ Which error again, after how long.
 one and what it waits for: exponential with jitter, never less than the vendor's Retry-After,
 within a total of seconds. It waits by the clock it is given, which stamina has no place
 for, so the hook answers 0 and `pause` waits before the next attempt.
+
+Where the vendor asks for fewer calls, that concerns every process: the pause is computed here,
+kept by the permits, and waited for in line for the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import random
 from typing import Final
 
 from bibwire.clock import Clock
-from bibwire.domain.errors import RetryLater, Throttled
+from bibwire.domain.errors import Blocked, RetryLater, Throttled
 
 _FIRST_WAIT_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 15.0
@@ -23,8 +26,8 @@ class Backoff:
     """
     The retries of one call.
 
-    Only seconds in flight and seconds waited count against `retry_seconds`: a call that
-    stands in line for a permit is not failing.
+    Only seconds in flight, and seconds waited because of its own failures, count against
+    `retry_seconds`: a call that stands in line for its first permit is not failing.
     """
 
     def __init__(self, *, clock: Clock, retry_seconds: float) -> None:
@@ -34,22 +37,35 @@ class Backoff:
         self._wait_seconds = 0.0
         self.retry_after_seconds: float | None = None
 
+    def patience_seconds(self, attempt: int) -> float:
+        """
+        Return how long the attempt may stand in line because of throttling.
+
+        The first one may always wait for a pause of which the vendor said no length: it may come
+        from another call's failure, even where nothing is to be retried.
+        """
+        left = max(0.0, self._left_seconds)
+        return max(left, _LONGEST_WAIT_SECONDS) if attempt == 1 else left
+
     def spend(self, seconds: float) -> None:
         """Count seconds of an attempt."""
         self._left_seconds -= seconds
 
+    def pause_asked_seconds(self) -> float:
+        """Return how long to wait after the failure that was just met."""
+        longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0**self._failures)
+        return (self.retry_after_seconds or 0.0) + longest * random.uniform(0.5, 1.0)
+
     def __call__(self, error: Exception) -> float | bool:
         """Return False to give up, 0.0 to try again after `pause`. A hook of stamina's."""
-        if not isinstance(error, RetryLater) or self._left_seconds <= 0:
+        if not isinstance(error, RetryLater) or isinstance(error, Blocked) or self._left_seconds <= 0:
             return False
+        wait = 0.0
+        if not isinstance(error, Throttled):  # otherwise the next permit waits, or says that it is too long
+            if (self.retry_after_seconds or 0.0) > self._left_seconds:
+                return False
+            wait = self.pause_asked_seconds()
         self._failures += 1
-        asked = self.retry_after_seconds or 0.0
-        if isinstance(error, Throttled):
-            asked = max(asked, error.retry_after_seconds or 0.0)
-        if asked > self._left_seconds:
-            return False
-        longest = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** (self._failures - 1))
-        wait = asked + longest * random.uniform(0.5, 1.0)
         self._wait_seconds = min(wait, self._left_seconds)
         return 0.0
 

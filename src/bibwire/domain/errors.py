@@ -7,6 +7,7 @@ Every error of Bibwire, grouped by what its catcher does.
     ├── RetryLater                  may pass by itself: try again within bounds, then give up the scope
     │   ├── VendorUnavailable       no answer, 5xx, 522, error 4 or 5
     │   ├── Throttled               429 or error 14; `retry_after_seconds` where the vendor said
+    │   │   └── Blocked             none may be asked for longer than a call is retried: give up the scope now
     │   └── AnswerUnreadable        not JSON, cut off, or of a shape that is not documented
     ├── PartnerStopped              nothing can work under this credential until a person acts
     │   ├── KeyRefused              error 6 or 13
@@ -19,6 +20,7 @@ Every error of Bibwire, grouped by what its catcher does.
     ├── ListingNotTrusted           an answer contradicts what was asked: ask one event at a time
     ├── BadRecord                   one record cannot be represented: quarantine it and go on
     ├── Collided                    the database let another transaction go first: the next run repeats it
+    ├── BudgetSpent                 the hour's calls are used up: `seconds` until there is room again
     ├── ScopeBusy                   another process sweeps this scope: nothing is wrong, it keeps it fresh
     │   └── LeaseLost               it took the scope over from us; nothing of this page was written
     └── InvariantBroken             a bug: stop this scope, write nothing
@@ -53,6 +55,10 @@ class Throttled(RetryLater):
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class Blocked(Throttled):
+    """The vendor asked for a pause that is longer than this call may wait; nothing was sent."""
 
 
 class AnswerUnreadable(RetryLater):
@@ -105,6 +111,14 @@ class BadRecord(BibwireError):
 
 class Collided(BibwireError):
     """The database ended our transaction for another's sake; nothing of it was written."""
+
+
+class BudgetSpent(BibwireError):
+    """The budget has no room for a call that can wait; `seconds` tells how long."""
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class ScopeBusy(BibwireError):

@@ -2,24 +2,58 @@
 The budget of calls, held over all processes by the database.
 
 Per credential never more than its limit, less a margin, in any rolling hour: one-minute
-counters by the database's clock, taken under a lock before the call is sent. Per caller never
-more than the allowed calls in flight: advisory locks, which a dead process gives back.
+counters by the database's clock, taken under a lock before the call is sent (decision 6). Per
+caller never more than the allowed calls in flight: advisory locks, which a dead process gives
+back. When the vendor asks for fewer calls, that is written here too, and holds for all at once.
+
+The rules are in `domain/budget.py`. Whoever waits holds neither a connection nor a place.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import hashlib
+import math
+import random
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import psycopg
+import structlog
+from psycopg.rows import TupleRow
 
 from bibwire.clock import Clock
-from bibwire.domain.errors import BibwireError
-from bibwire.store.database import Database, statements
+from bibwire.domain import budget as rules
+from bibwire.domain.budget import Budget, CallerStanding, Spent, Standing, Urgency
+from bibwire.domain.errors import BibwireError, Blocked
+from bibwire.store import call_stats
+from bibwire.store.call_stats import prune
+from bibwire.store.database import Connection, Database, statements
 from bibwire.store.session import Session
 
-# The vendor's clock is not ours: measured, a callee saw 201 of 200.
-MARGIN = 0.02
-SLOT_POLL_SECONDS = 0.02
-LONGEST_WAIT_SECONDS = 30.0
+__all__ = [
+    "Budget",
+    "Permits",
+    "Refusal",
+    "Throttling",
+    "blocked_callers",
+    "budget_of_partner",
+    "budgets",
+    "in_flight",
+    "prune",
+]
+
+SLOT_POLL_SECONDS: Final = 0.02
+# A wait is one sleep, but none is longer: the limit may be raised meanwhile, and a laptop's lid
+# that was closed stops the clock that sleeps are measured by.
+LONGEST_SLEEP_SECONDS: Final = 600.0
+# Those who wait for the same minute wake one after the other.
+JITTER: Final = 0.1
+LONGEST_JITTER_SECONDS: Final = 2.0
+
+log = structlog.get_logger()
 
 
 @asynccontextmanager
@@ -33,12 +67,51 @@ async def in_flight(session: Session, clock: Clock, caller: str, calls: int) -> 
         await session.give_slot_back(slot)
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    Why a call may not be made now.
+
+    `seconds` is how long to wait at most; `reason` what the vendor answered, None if the
+    hour's calls are used up. `again`: the same call was refused before.
+    """
+
+    seconds: float
+    reason: str | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """What a throttle answer led to. `caller_seconds`: as far as every credential is blocked too."""
+
+    reason: str
+    seconds: float
+    limit: int
+    limit_in_use: int
+    caller_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The budget's answer as of `at`: refused if `wait` is not None; `blocked_until`, if that is why."""
+
+    at: datetime
+    wait: float | None = None
+    blocked_until: datetime | None = None
+    reason: str | None = None
+
+
 class Permits:
     """
-    Permits for the calls of one credential.
+    Permits for the calls of one credential, of one urgency.
 
     Args:
-        waiting: Entered, with the seconds it will take at most, while the budget has no room.
+        caller: Name of the caller registration, "" without one.
+        waiting: Entered while a call is refused; what it raises ends the wait.
+        on_throttle: Told once of each throttle answer.
+        now: For simulations: the time the budget is counted by, instead of the database's.
+        seed: Of the jitter; for tests.
     """
 
     def __init__(
@@ -50,7 +123,11 @@ class Permits:
         credential_id: int,
         caller: str,
         calls_in_flight: int,
-        waiting: Callable[[float], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
+        urgency: Urgency = Urgency.DELTA,
+        waiting: Callable[[Refusal], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
+        on_throttle: Callable[[Throttling], None] = lambda _: None,
+        now: Callable[[], datetime] | None = None,
+        seed: int | None = None,
     ) -> None:
         self._db = db
         self._session = session
@@ -58,32 +135,262 @@ class Permits:
         self._credential_id = credential_id
         self._caller = caller
         self._calls_in_flight = calls_in_flight
+        self._urgency = urgency
         self._waiting = waiting
+        self._on_throttle = on_throttle
+        self._now = now
+        self._random = random.Random(seed)
+        self._stats_fail = False
 
     @asynccontextmanager
-    async def permit(self, endpoint: str) -> AsyncIterator[None]:
-        """Wait until one more call may be made, and hold its place while it is in flight."""
+    async def permit(self, endpoint: str, *, patience_seconds: float = math.inf) -> AsyncIterator[float]:
+        """
+        Wait until one more call may be made, and hold its place while it is in flight.
+
+        Args:
+            patience_seconds: How long to wait at most while the vendor wants no calls; not for room.
+
+        Yields:
+            Seconds waited because the vendor wanted no calls.
+
+        Raises:
+            Blocked: The vendor wants none for longer than that.
+        """
+        blocked_since: datetime | None = None
+        again = False
         while True:
             # The place comes first: a call counted now must not be sent in a later minute.
             async with in_flight(self._session, self._clock, self._caller, self._calls_in_flight):
-                wait = await self._spend()
-                if wait is None:
-                    yield
+                answer = await self._spend()
+                if answer.wait is None:
+                    yield 0.0 if blocked_since is None else (answer.at - blocked_since).total_seconds()
                     return
-            async with self._waiting(wait):
-                await self._clock.sleep(min(max(wait, 1.0), LONGEST_WAIT_SECONDS))
+            if answer.blocked_until is not None:
+                blocked_since = blocked_since or answer.at
+                if (answer.blocked_until - blocked_since).total_seconds() > patience_seconds:
+                    raise _blocked(answer)
+            async with self._waiting(Refusal(answer.wait, answer.reason, again)):
+                await self._clock.sleep(self._with_jitter(answer.wait))
+            again = True
 
-    async def _spend(self) -> float | None:
-        """Count one call if the budget has room; else return the seconds until it may have."""
-        named = statements("permits")
-        values = {"credential_id": self._credential_id}
+    async def throttled(self, reason: str, seconds: float) -> None:
+        """
+        Note that the vendor answered by asking for fewer calls; it holds for all processes at once.
+
+        Args:
+            reason: What it answered; shown, so without secrets.
+            seconds: How long nothing may be asked.
+        """
+        named, values = statements("permits"), self._values()
         async with self._db.transaction() as connection:
-            limit = await (await connection.execute(named["lock_budget"], values)).fetchone()
-            spent = await (await connection.execute(named["spent"], values)).fetchone()
-            assert spent is not None
-            if limit is None:
-                raise BibwireError("The partner was removed meanwhile.")
-            if spent[0] + 1 > max(1, int(limit[0] * (1 - MARGIN))):
-                return float(spent[1])
-            await connection.execute(named["spend"], values)
-            return None
+            before, at, _ = _standing_of(await _one(connection, "lock_budget", values))
+            after = rules.after_throttle(before, now=at, seconds=seconds)
+            await connection.execute(
+                named["throttle"],
+                values
+                | {
+                    "lowered_to": after.lowered_to,
+                    "lowered_at": after.lowered_at,
+                    "throttled_at": after.throttled_at,
+                    "blocked_until": after.blocked_until,
+                    "reason": reason,
+                },
+            )
+            # Always after the credential's row: so two never wait for each other.
+            await connection.execute(named["add_caller"], values)
+            known = await _one(connection, "lock_caller", values)
+            assert known is not None
+            caller = rules.caller_after_throttle(
+                CallerStanding(*known), credential_id=self._credential_id, now=at, seconds=seconds
+            )
+            await connection.execute(
+                named["throttle_caller"],
+                values
+                | {
+                    "throttled_at": caller.throttled_at,
+                    "blocked_until": caller.blocked_until,
+                    "reason": reason,
+                },
+            )
+        self._on_throttle(
+            Throttling(
+                reason,
+                seconds=_seconds(at, after.blocked_until),
+                limit=after.limit,
+                limit_in_use=rules.limit_in_use(after, now=at),
+                caller_seconds=_seconds(at, caller.blocked_until),
+            )
+        )
+
+    async def record(self, endpoint: str, *, failed: bool, bytes_received: int, seconds: float) -> None:
+        """Add an attempt to the statistics. Raises nothing for trouble with the database."""
+        try:
+            await call_stats.record(
+                self._db,
+                self._credential_id,
+                endpoint,
+                failed=failed,
+                bytes_received=bytes_received,
+                seconds=seconds,
+                now=None if self._now is None else self._now(),
+            )
+        except (BibwireError, psycopg.Error) as error:
+            if not self._stats_fail:
+                log.warning(
+                    "statistics of calls cannot be written", action="call_stats", error=type(error).__name__
+                )
+            self._stats_fail = True
+
+    async def room(self, urgency: Urgency | None = None) -> int:
+        """Return how many calls of that class, by default our own, may be made right now."""
+        now = None if self._now is None else self._now()
+        found = await budgets(self._db, [self._credential_id], caller=self._caller, now=now)
+        if self._credential_id not in found:
+            raise _removed()
+        # What is blocked at the present moment was looked at by the database's clock.
+        budget = found[self._credential_id]
+        blocked = budget.blocked_until is not None
+        return 0 if blocked else rules.room(budget, urgency or self._urgency, now=self._clock.now())
+
+    async def _spend(self) -> _Answer:
+        """Count one call if the budget has room."""
+        values = self._values()
+        async with self._db.transaction() as connection:
+            standing, at, reason = _standing_of(await _one(connection, "lock_budget", values))
+            if standing.blocked_until is not None and standing.blocked_until > at:
+                wait = _seconds(at, standing.blocked_until)
+                return _Answer(at, wait, standing.blocked_until, reason)
+            limit = rules.limit_in_use(standing, now=at)
+            most, most_own = rules.ceilings(limit, self._urgency)
+            spending = values | {"most": most, "most_own": most_own}
+            if await _one(connection, "spend", spending) is not None:
+                return _Answer(at)
+            blocked = await _one(connection, "caller_blocked", values)
+            if blocked is not None:
+                return _Answer(at, _seconds(at, blocked[0]), *blocked)
+            cursor = await connection.execute(statements("permits")["minutes"], values | {"at": at})
+            spent = [Spent(*row) for row in await cursor.fetchall()]
+        return _Answer(at, rules.seconds_until_room(standing, spent, self._urgency, now=at))
+
+    def _with_jitter(self, seconds: float) -> float:
+        jitter = self._random.uniform(0.01, min(LONGEST_JITTER_SECONDS, 0.05 + JITTER * seconds))
+        return min(LONGEST_SLEEP_SECONDS, seconds + jitter)
+
+    def _values(self) -> dict[str, Any]:
+        return {
+            "credential_id": self._credential_id,
+            "caller_digest": _digest(self._caller),
+            "urgency": str(self._urgency),
+            "now": None if self._now is None else self._now(),
+        }
+
+
+async def budgets(
+    db: Database | Connection,
+    credential_ids: Collection[int],
+    *,
+    caller: str = "",
+    now: datetime | None = None,
+) -> dict[int, Budget]:
+    """
+    Return the budgets of these credentials; none for one that was removed.
+
+    `blocked_until` is None unless it is still to come, by the clock that counts.
+
+    Args:
+        caller: Under whose registration the calls would be made: it may be blocked as well.
+        now: The database's clock by default.
+    """
+    rows = await _rows(db, credential_ids=list(credential_ids), partner_id=None, caller=caller, now=now)
+    return {row[0]: _budget_of(row) for row in rows}
+
+
+async def budget_of_partner(
+    db: Database | Connection, partner_id: int, *, caller: str = "", now: datetime | None = None
+) -> Budget:
+    """
+    Return the budget of a partner's credential; arguments as of `budgets`.
+
+    Raises:
+        BibwireError: The partner was removed.
+    """
+    rows = await _rows(db, credential_ids=[], partner_id=partner_id, caller=caller, now=now)
+    if not rows:
+        raise _removed()
+    return _budget_of(rows[0])
+
+
+async def blocked_callers(db: Database) -> list[tuple[datetime, str | None]]:
+    """Return until when callers are blocked whose every credential must wait, and why."""
+    return [(row[0], row[1]) for row in await db.fetch(statements("permits")["blocked_callers"], now=None)]
+
+
+async def _rows(
+    db: Database | Connection,
+    *,
+    credential_ids: list[int],
+    partner_id: int | None,
+    caller: str,
+    now: datetime | None,
+) -> list[TupleRow]:
+    values = {
+        "credential_ids": credential_ids,
+        "partner_id": partner_id,
+        "caller_digest": _digest(caller),
+        "now": now,
+    }
+    statement = statements("permits")["budgets"]
+    if isinstance(db, Database):
+        return await db.fetch(statement, **values)
+    return await (await db.execute(statement, values)).fetchall()
+
+
+def _budget_of(row: TupleRow) -> Budget:
+    _, limit, lowered_to, lowered_at, throttled_at, until, reason, caller_until, caller_reason, at = row[:10]
+    standing = Standing(limit, lowered_to, lowered_at, throttled_at, until)
+    if caller_until is not None and (until is None or caller_until > until):
+        until, reason = caller_until, caller_reason
+    blocked = until is not None and until > at
+    return Budget(
+        limit=limit,
+        limit_in_use=rules.limit_in_use(standing, now=at),
+        blocked_until=until if blocked else None,
+        blocked_reason=reason if blocked else None,
+        spent_by_urgency=dict(zip(Urgency, row[10:], strict=True)),
+    )
+
+
+async def _one(connection: Connection, name: str, values: dict[str, Any]) -> TupleRow | None:
+    return await (await connection.execute(statements("permits")[name], values)).fetchone()
+
+
+def _standing_of(row: TupleRow | None) -> tuple[Standing, datetime, str | None]:
+    if row is None:
+        raise _removed()
+    limit, lowered_to, lowered_at, throttled_at, blocked_until, reason, at = row
+    return Standing(limit, lowered_to, lowered_at, throttled_at, blocked_until), at, reason
+
+
+def _removed() -> BibwireError:
+    return BibwireError("The partner was removed meanwhile.")
+
+
+def _blocked(answer: _Answer) -> Blocked:
+    assert answer.wait is not None
+    assert answer.blocked_until is not None
+    said = answer.reason or "the vendor asks for fewer calls"
+    # Rounded up: whoever comes back then is let through.
+    until = answer.blocked_until + timedelta(seconds=1)
+    return Blocked(
+        f"{said}: none is made before {until:%Y-%m-%d %H:%M:%S} UTC, {math.ceil(answer.wait):,} s from now, "
+        "which is longer than BIBWIRE_RETRY_SECONDS lets a call wait",
+        retry_after_seconds=answer.wait,
+    )
+
+
+def _seconds(at: datetime, until: datetime | None) -> float:
+    return 0.0 if until is None else max(0.0, (until - at).total_seconds())
+
+
+def _digest(caller: str) -> bytes:
+    return hashlib.sha256(caller.encode()).digest()

@@ -1,24 +1,163 @@
 -- name: lock_budget
--- Lock the credential's budget; back: its limit. A statement of its own, so that the next one sees
--- what others spent: measured, a lock in the reading statement lets seven times the limit through.
-SELECT calls_per_hour
+-- Lock the credential's budget; back: how it stands, and the time. A statement of its own, so that
+-- the next one sees what others spent: measured, a lock in the reading statement lets seven times
+-- the limit through. Foreign keys that point here are not kept waiting.
+SELECT
+    calls_per_hour,
+    limit_lowered_to,
+    limit_lowered_at,
+    throttled_at,
+    blocked_until,
+    blocked_reason,
+    coalesce(%(now)s::timestamptz, clock_timestamp())
 FROM bibwire.credentials
 WHERE credential_id = %(credential_id)s
-FOR UPDATE;
-
--- name: spent
--- Calls of the last 61 minute counters, which cover any rolling hour; and how long until the
--- oldest of them falls out.
-SELECT
-    coalesce(sum(calls), 0)::bigint,
-    extract(epoch FROM min(minute) + interval '61 minutes' - clock_timestamp())::double precision
-FROM bibwire.call_minutes
-WHERE credential_id = %(credential_id)s
-  AND minute > date_trunc('minute', clock_timestamp()) - interval '61 minutes'
-  AND calls > 0;
+FOR NO KEY UPDATE;
 
 -- name: spend
-INSERT INTO bibwire.call_minutes AS m (credential_id, minute, calls)
-VALUES (%(credential_id)s, date_trunc('minute', clock_timestamp()), 1)
+-- Count one call in the present minute if the last 61 minute counters, which cover any rolling
+-- hour, have room for it. No row back: they have not, or the caller is blocked.
+WITH present AS MATERIALIZED (
+    SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS at
+), spent AS (
+    SELECT
+        coalesce(sum(m.calls), 0) AS total,
+        coalesce(sum(
+            CASE %(urgency)s::text
+                WHEN 'live' THEN m.live
+                WHEN 'race_day' THEN m.race_day
+                WHEN 'reconcile' THEN m.reconcile
+                WHEN 'backfill' THEN m.backfill
+                ELSE m.calls - m.live - m.race_day - m.reconcile - m.backfill
+            END
+        ), 0) AS own
+    FROM bibwire.call_minutes AS m
+    WHERE m.credential_id = %(credential_id)s
+      AND m.minute > date_trunc('minute', (SELECT at FROM present)) - interval '61 minutes'
+)
+INSERT INTO bibwire.call_minutes AS m (credential_id, minute, calls, live, race_day, reconcile, backfill)
+SELECT
+    %(credential_id)s,
+    date_trunc('minute', present.at),
+    1,
+    (%(urgency)s::text = 'live')::integer,
+    (%(urgency)s::text = 'race_day')::integer,
+    (%(urgency)s::text = 'reconcile')::integer,
+    (%(urgency)s::text = 'backfill')::integer
+FROM present
+CROSS JOIN spent
+WHERE spent.total < %(most)s::bigint
+  AND spent.own < %(most_own)s::bigint
+  AND NOT EXISTS (
+      SELECT
+      FROM bibwire.callers AS c
+      WHERE c.caller_digest = %(caller_digest)s AND c.blocked_until > present.at
+  )
 ON CONFLICT (credential_id, minute) DO UPDATE
-SET calls = m.calls + 1;
+SET calls = m.calls + excluded.calls,
+    live = m.live + excluded.live,
+    race_day = m.race_day + excluded.race_day,
+    reconcile = m.reconcile + excluded.reconcile,
+    backfill = m.backfill + excluded.backfill
+RETURNING calls;
+
+-- name: caller_blocked
+-- Until when a caller is blocked, and why. No row back: it is not.
+SELECT blocked_until, blocked_reason
+FROM bibwire.callers
+WHERE caller_digest = %(caller_digest)s
+  AND blocked_until > coalesce(%(now)s::timestamptz, clock_timestamp());
+
+-- name: minutes
+-- The counters of the hour, one row a minute: calls of all classes, and of this one.
+SELECT
+    minute,
+    calls,
+    CASE %(urgency)s::text
+        WHEN 'live' THEN live
+        WHEN 'race_day' THEN race_day
+        WHEN 'reconcile' THEN reconcile
+        WHEN 'backfill' THEN backfill
+        ELSE calls - live - race_day - reconcile - backfill
+    END
+FROM bibwire.call_minutes
+WHERE credential_id = %(credential_id)s
+  AND minute > date_trunc('minute', %(at)s::timestamptz) - interval '61 minutes';
+
+-- name: throttle
+-- Note how the credential stands after a throttle answer. Under lock_budget's lock.
+UPDATE bibwire.credentials
+SET limit_lowered_to = %(lowered_to)s,
+    limit_lowered_at = %(lowered_at)s,
+    throttled_at = %(throttled_at)s,
+    blocked_until = %(blocked_until)s,
+    blocked_reason = %(reason)s
+WHERE credential_id = %(credential_id)s;
+
+-- name: add_caller
+-- Make sure that the caller has a row, which the next statement locks.
+INSERT INTO bibwire.callers (caller_digest)
+VALUES (%(caller_digest)s)
+ON CONFLICT (caller_digest) DO NOTHING;
+
+-- name: lock_caller
+-- Lock the caller; back: how it stands.
+SELECT throttled_credential_id, throttled_at, blocked_until
+FROM bibwire.callers
+WHERE caller_digest = %(caller_digest)s
+FOR UPDATE;
+
+-- name: throttle_caller
+-- Note how the caller stands after a throttle answer to one of its credentials.
+UPDATE bibwire.callers
+SET throttled_credential_id = %(credential_id)s,
+    throttled_at = %(throttled_at)s,
+    blocked_until = %(blocked_until)s,
+    blocked_reason = CASE WHEN blocked_until IS DISTINCT FROM %(blocked_until)s THEN %(reason)s ELSE blocked_reason END
+WHERE caller_digest = %(caller_digest)s;
+
+-- name: budgets
+-- How these credentials stand and what each spent in the hour, by class; that of a partner where
+-- one is given instead.
+WITH present AS MATERIALIZED (
+    SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS at
+)
+SELECT
+    c.credential_id,
+    c.calls_per_hour,
+    c.limit_lowered_to,
+    c.limit_lowered_at,
+    c.throttled_at,
+    c.blocked_until,
+    c.blocked_reason,
+    k.blocked_until,
+    k.blocked_reason,
+    present.at,
+    spent.live,
+    spent.race_day,
+    spent.calls - spent.live - spent.race_day - spent.reconcile - spent.backfill,
+    spent.reconcile,
+    spent.backfill
+FROM present
+CROSS JOIN bibwire.credentials AS c
+LEFT JOIN bibwire.callers AS k ON k.caller_digest = %(caller_digest)s
+CROSS JOIN LATERAL (
+    SELECT
+        coalesce(sum(m.calls), 0)::bigint AS calls,
+        coalesce(sum(m.live), 0)::bigint AS live,
+        coalesce(sum(m.race_day), 0)::bigint AS race_day,
+        coalesce(sum(m.reconcile), 0)::bigint AS reconcile,
+        coalesce(sum(m.backfill), 0)::bigint AS backfill
+    FROM bibwire.call_minutes AS m
+    WHERE m.credential_id = c.credential_id
+      AND m.minute > date_trunc('minute', present.at) - interval '61 minutes'
+) AS spent
+WHERE c.credential_id = ANY (%(credential_ids)s::bigint[])
+   OR c.partner_id = %(partner_id)s::bigint;
+
+-- name: blocked_callers
+-- Callers whose every credential is blocked, the longest first.
+SELECT blocked_until, blocked_reason
+FROM bibwire.callers
+WHERE blocked_until > coalesce(%(now)s::timestamptz, clock_timestamp())
+ORDER BY blocked_until DESC;

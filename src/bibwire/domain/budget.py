@@ -1,0 +1,228 @@
+"""
+How many calls a credential may make, for what, and when again.
+
+What is spent is counted in whole minutes; a rolling hour is covered by the last 61 of them, so
+that a call counts for 60 to 61 minutes, never less. Nothing here waits, reads a clock or asks a
+database: `now` is an argument, and every instant is aware.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+MINUTE: Final = timedelta(minutes=1)
+# 60 whole minutes and the one that goes on.
+WINDOW_MINUTES: Final = 61
+# The vendor's clock is not ours: measured, a callee saw 201 of 200.
+MARGIN: Final = 0.02
+
+# What one throttle answer takes from the limit in use, at most once in LOWER_EVERY: the calls in
+# flight when the vendor begins to refuse are refused together, and are one sign, not several.
+LOWER_BY: Final = 0.7
+LOWER_EVERY: Final = timedelta(minutes=1)
+# Never below this share of what is configured: of 1,000 calls 100 keep one race a minute alive.
+FLOOR: Final = 0.10
+RECOVERY: Final = timedelta(hours=2)
+# A Retry-After beyond it is believed this far: a mistyped one must not end a season.
+LONGEST_BLOCK: Final = timedelta(hours=24)
+# Throttle answers to two credentials of one caller so close together concern the caller: the
+# vendor's answer does not say which it means. As that is a guess, it is not believed for long.
+SAME_CAUSE: Final = timedelta(minutes=1)
+LONGEST_CALLER_BLOCK: Final = timedelta(minutes=1)
+
+
+class Urgency(StrEnum):
+    """What a call is for, most urgent first."""
+
+    LIVE = "live"  # a person waits for the answer
+    RACE_DAY = "race_day"
+    DELTA = "delta"  # changes of races that are not hot, and what an operator started by hand
+    RECONCILE = "reconcile"  # full listings that look for what the deltas missed
+    BACKFILL = "backfill"  # first loads and old races
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """
+    Where a class stops, as shares of the calls allowed in the hour.
+
+    `total` is for the calls of all classes together, `own` for those of the class.
+    """
+
+    total: float
+    own: float
+
+
+CEILINGS: Final[Mapping[Urgency, Ceiling]] = {
+    Urgency.LIVE: Ceiling(1.0, 1.0),
+    Urgency.RACE_DAY: Ceiling(0.97, 0.97),
+    Urgency.DELTA: Ceiling(0.95, 0.95),
+    Urgency.RECONCILE: Ceiling(0.70, 0.30),
+    Urgency.BACKFILL: Ceiling(0.50, 0.50),
+}
+"""
+Why these numbers, for the 980 calls that 1,000 an hour allow:
+
+- live 1.00: 30 calls that nothing else can take. A look-up by hand costs 3 (search, both streams'
+  changes): ten an hour, when all else has used up all it may.
+- race_day 0.97 (950), delta 0.95 (931): the 19 between them let hot races go on when an operator's
+  `sync` has run into its ceiling. Small, because deltas are kept small by planning, not by refusing.
+- reconcile 0.70 (686): whatever reconciliation and backfill do, 264 calls stay for race day: one
+  hot race every 15 s or four every minute. Its own 0.30 (294) is a full listing of the largest
+  account's 231 future races in an hour, and keeps it from taking what a backfill waits for.
+- backfill 0.50 (490): nobody waits for it, and half an hour's calls are still 1.2 million rows.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """
+    How a credential stands with the vendor.
+
+    Args:
+        limit: Calls an hour, as configured.
+        lowered_to: The limit in use right after the last throttle answer; None: there was none.
+        lowered_at: When an answer last lowered it.
+        throttled_at: When the last throttle answer came, from which it recovers.
+        blocked_until: No call before.
+    """
+
+    limit: int
+    lowered_to: int | None = None
+    lowered_at: datetime | None = None
+    throttled_at: datetime | None = None
+    blocked_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallerStanding:
+    """How a caller stands: the credential throttled last, when, and until when all are blocked."""
+
+    throttled_credential_id: int | None = None
+    throttled_at: datetime | None = None
+    blocked_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """The calls that began in one minute: of all classes, and of the one that asks."""
+
+    minute: datetime
+    total: int
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A credential's budget at a moment; every class is in `spent_by_urgency`."""
+
+    limit: int
+    limit_in_use: int
+    blocked_until: datetime | None = None
+    blocked_reason: str | None = None
+    spent_by_urgency: Mapping[Urgency, int] = field(default_factory=lambda: dict.fromkeys(Urgency, 0))
+
+    @property
+    def spent_total(self) -> int:
+        return sum(self.spent_by_urgency.values())
+
+
+def allowed(limit: int) -> int:
+    """Return the calls made of a limit: all but the margin, at least one."""
+    return max(1, int(limit * (1 - MARGIN)))
+
+
+def ceilings(limit: int, urgency: Urgency) -> tuple[int, int]:
+    """Return up to how many calls of all classes, and of its own, the class may go; at least one."""
+    ceiling, calls = CEILINGS[urgency], allowed(limit)
+    return max(1, int(calls * ceiling.total)), max(1, int(calls * ceiling.own))
+
+
+def room(budget: Budget, urgency: Urgency, *, now: datetime) -> int:
+    """Return how many calls of the class may be made right now; 0 while blocked."""
+    if budget.blocked_until is not None and budget.blocked_until > now:
+        return 0
+    total, own = ceilings(budget.limit_in_use, urgency)
+    return max(0, min(total - budget.spent_total, own - budget.spent_by_urgency[urgency]))
+
+
+def limit_in_use(standing: Standing, *, now: datetime) -> int:
+    """Return the calls an hour at present: as configured, or less for a while after a throttle."""
+    if standing.lowered_to is None or standing.throttled_at is None:
+        return standing.limit
+    lowered_to = min(standing.limit, max(_floor(standing.limit), standing.lowered_to))
+    passed = min(1.0, max(0.0, (now - standing.throttled_at) / RECOVERY))
+    return lowered_to + int((standing.limit - lowered_to) * passed)
+
+
+def after_throttle(standing: Standing, *, now: datetime, seconds: float) -> Standing:
+    """
+    Return how a credential stands after a throttle answer.
+
+    Args:
+        seconds: How long nothing may be asked; a block that is longer already stays.
+    """
+    limit = limit_in_use(standing, now=now)
+    lowered_at = standing.lowered_at
+    # Either way: who waited for a lock read the clock before who held it.
+    if lowered_at is None or abs(now - lowered_at) >= LOWER_EVERY:
+        limit, lowered_at = max(_floor(standing.limit), round(limit * LOWER_BY)), now
+    return replace(
+        standing,
+        lowered_to=limit,
+        lowered_at=lowered_at,
+        throttled_at=now,
+        blocked_until=_later(standing.blocked_until, now, seconds, LONGEST_BLOCK),
+    )
+
+
+def caller_after_throttle(
+    standing: CallerStanding, *, credential_id: int, now: datetime, seconds: float
+) -> CallerStanding:
+    """Return how a caller stands after one of its credentials was throttled; see SAME_CAUSE."""
+    blocked_until = standing.blocked_until
+    if (
+        standing.throttled_at is not None
+        and standing.throttled_credential_id != credential_id
+        and abs(now - standing.throttled_at) <= SAME_CAUSE
+    ):
+        blocked_until = _later(blocked_until, now, seconds, LONGEST_CALLER_BLOCK)
+    return CallerStanding(credential_id, now, blocked_until)
+
+
+def seconds_until_room(
+    standing: Standing, spent: Iterable[Spent], urgency: Urgency, *, now: datetime
+) -> float:
+    """
+    Return after how long the class may make one more call, if nobody makes one meanwhile.
+
+    Whole minutes fall out of the hour at the begin of a minute, and a lowered limit recovers,
+    so each minute to come is looked at. Blocks are not.
+    """
+    counted = sorted(spent, key=lambda each: each.minute)
+    total, own = sum(each.total for each in counted), sum(each.own for each in counted)
+    begun = now.replace(second=0, microsecond=0)
+    oldest = 0
+    for minutes in range(WINDOW_MINUTES + 1):
+        at = max(now, begun + minutes * MINUTE)
+        while oldest < len(counted) and counted[oldest].minute + WINDOW_MINUTES * MINUTE <= at:
+            total, own = total - counted[oldest].total, own - counted[oldest].own
+            oldest += 1
+        most, most_own = ceilings(limit_in_use(standing, now=at), urgency)
+        if total < most and own < most_own:
+            return (at - now).total_seconds()
+    # Only a clock set back leaves counters of minutes to come.
+    return (begun + WINDOW_MINUTES * MINUTE - now).total_seconds()
+
+
+def _floor(limit: int) -> int:
+    return max(1, int(limit * FLOOR))
+
+
+def _later(until: datetime | None, now: datetime, seconds: float, longest: timedelta) -> datetime:
+    asked = now + timedelta(seconds=max(0.0, min(seconds, longest.total_seconds())))
+    return asked if until is None else max(until, asked)

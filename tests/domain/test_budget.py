@@ -1,0 +1,168 @@
+"""The rules of the budget: who stops where, what a throttle answer does, and when there is room again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bibwire.domain import budget as rules
+from bibwire.domain.budget import Budget, CallerStanding, Spent, Standing, Urgency
+
+NOON = datetime(2026, 9, 12, 12, 0, 30, tzinfo=UTC)
+SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+LIMITS = st.integers(1, 1_000_000)
+GAPS = st.lists(st.floats(0, 20_000), min_size=1, max_size=20)
+
+
+def budget(**spent: int) -> Budget:
+    return Budget(1000, 1000, spent_by_urgency={each: spent.get(each, 0) for each in Urgency})
+
+
+def test_of_a_thousand_calls_each_class_has_the_share_the_docstring_says() -> None:
+    found = {urgency: rules.ceilings(1000, urgency) for urgency in Urgency}
+
+    assert found == {
+        Urgency.LIVE: (980, 980),
+        Urgency.RACE_DAY: (950, 950),
+        Urgency.DELTA: (931, 931),
+        Urgency.RECONCILE: (686, 294),
+        Urgency.BACKFILL: (490, 490),
+    }
+
+
+def test_backfill_and_reconciliation_leave_race_day_and_people_their_calls() -> None:
+    worst = budget(backfill=490, reconcile=196)
+
+    assert rules.room(worst, Urgency.BACKFILL, now=NOON) == 0
+    assert rules.room(worst, Urgency.RECONCILE, now=NOON) == 0
+    assert rules.room(worst, Urgency.RACE_DAY, now=NOON) == 264
+    assert rules.room(budget(race_day=950), Urgency.LIVE, now=NOON) == 30
+
+
+def test_reconciliation_stops_at_its_own_ceiling_though_there_is_room() -> None:
+    assert rules.room(budget(reconcile=294), Urgency.RECONCILE, now=NOON) == 0
+    assert rules.room(budget(delta=294), Urgency.RECONCILE, now=NOON) == 294
+
+
+@given(LIMITS)
+def test_who_is_more_urgent_never_stops_earlier_and_everybody_gets_a_call(limit: int) -> None:
+    totals = [rules.ceilings(limit, urgency)[0] for urgency in Urgency]
+
+    assert totals == sorted(totals, reverse=True)
+    assert all(1 <= own <= total <= limit for total, own in (rules.ceilings(limit, u) for u in Urgency))
+
+
+@pytest.mark.parametrize(("until", "room"), [(NOON + SECOND, 0), (NOON, 980), (NOON - SECOND, 980)])
+def test_a_blocked_credential_has_no_room(until: datetime, room: int) -> None:
+    blocked = Budget(1000, 1000, blocked_until=until)
+
+    assert rules.room(blocked, Urgency.LIVE, now=NOON) == room
+
+
+@given(LIMITS, GAPS)
+def test_the_limit_in_use_stays_between_its_floor_and_what_is_configured(
+    limit: int, gaps: list[float]
+) -> None:
+    standing, now = Standing(limit), NOON
+    for gap in gaps:
+        now += timedelta(seconds=gap)
+        standing = rules.after_throttle(standing, now=now, seconds=1)
+        for later in (0, 60, 3_600, 7_199):
+            in_use = rules.limit_in_use(standing, now=now + timedelta(seconds=later))
+            assert max(1, limit // 10) <= in_use <= limit
+
+
+@given(LIMITS, GAPS, st.lists(st.floats(0, 10_000), min_size=2))
+def test_without_a_throttle_the_limit_only_grows_and_is_whole_after_two_hours(
+    limit: int, gaps: list[float], later: list[float]
+) -> None:
+    standing, now = Standing(limit), NOON
+    for gap in gaps:
+        now += timedelta(seconds=gap)
+        standing = rules.after_throttle(standing, now=now, seconds=1)
+
+    grown = [rules.limit_in_use(standing, now=now + timedelta(seconds=each)) for each in sorted(later)]
+
+    assert grown == sorted(grown)
+    assert rules.limit_in_use(standing, now=now + 2 * HOUR) == limit
+
+
+def test_recovery_is_linear() -> None:
+    standing = rules.after_throttle(Standing(1000), now=NOON, seconds=1)
+
+    limits = [rules.limit_in_use(standing, now=NOON + each * HOUR / 2) for each in range(6)]
+
+    assert limits == [700, 775, 850, 925, 1000, 1000]
+
+
+def test_a_throttle_lowers_at_most_once_a_minute_and_to_a_tenth_at_least() -> None:
+    standing = Standing(1000)
+    limits = []
+    for second in range(0, 1200, 20):
+        standing = rules.after_throttle(standing, now=NOON + second * SECOND, seconds=1)
+        limits.append(rules.limit_in_use(standing, now=NOON + second * SECOND))
+
+    assert limits[:3] == [700, 700, 700]
+    assert limits[3] == 490
+    assert min(limits) == 100
+
+
+def test_a_limit_configured_anew_is_in_force_at_once_within_its_own_bounds() -> None:
+    lowered = Standing(1000, lowered_to=700, lowered_at=NOON, throttled_at=NOON)
+
+    for limit, in_use in ((500, 500), (10_000, 1000), (2000, 700)):
+        changed = Standing(limit, lowered.lowered_to, lowered.lowered_at, lowered.throttled_at)
+        assert rules.limit_in_use(changed, now=NOON) == in_use
+
+
+def test_a_shorter_block_does_not_end_a_longer_one_and_none_is_endless() -> None:
+    standing = rules.after_throttle(Standing(1000), now=NOON, seconds=600)
+    standing = rules.after_throttle(standing, now=NOON + MINUTE, seconds=5)
+    assert standing.blocked_until == NOON + 10 * MINUTE
+
+    standing = rules.after_throttle(standing, now=NOON, seconds=1e12)
+    assert standing.blocked_until == NOON + 24 * HOUR
+
+
+def test_two_credentials_throttled_within_a_minute_block_their_caller_for_a_minute_at_most() -> None:
+    first = rules.caller_after_throttle(CallerStanding(), credential_id=1, now=NOON, seconds=9)
+    same = rules.caller_after_throttle(first, credential_id=1, now=NOON + SECOND, seconds=9)
+    other = rules.caller_after_throttle(same, credential_id=2, now=NOON + 30 * SECOND, seconds=9)
+    long = rules.caller_after_throttle(same, credential_id=2, now=NOON + 30 * SECOND, seconds=3600)
+    late = rules.caller_after_throttle(same, credential_id=2, now=NOON + 2 * MINUTE, seconds=9)
+
+    assert (first.blocked_until, same.blocked_until, late.blocked_until) == (None, None, None)
+    assert other.blocked_until == NOON + 39 * SECOND
+    assert long.blocked_until == NOON + 90 * SECOND
+
+
+MINUTES = st.dictionaries(
+    st.integers(0, 60), st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=61
+)
+
+
+@given(MINUTES, st.sampled_from(Urgency), st.integers(1, 300), st.none() | st.integers(0, 7200))
+def test_there_is_room_when_the_wait_is_over_and_not_a_minute_earlier(
+    minutes: dict[int, tuple[int, int]], urgency: Urgency, limit: int, throttled: int | None
+) -> None:
+    begun = NOON.replace(second=0)
+    spent = [Spent(begun - ago * MINUTE, own + other, own) for ago, (own, other) in minutes.items()]
+    standing = Standing(limit)
+    if throttled is not None:
+        standing = rules.after_throttle(standing, now=NOON - throttled * SECOND, seconds=0)
+
+    def has_room(at: datetime) -> bool:
+        left = [each for each in spent if each.minute > at.replace(second=0) - 61 * MINUTE]
+        total, own = rules.ceilings(rules.limit_in_use(standing, now=at), urgency)
+        return sum(each.total for each in left) < total and sum(each.own for each in left) < own
+
+    wait = rules.seconds_until_room(standing, spent, urgency, now=NOON)
+
+    assert 0 <= wait <= 61 * 60
+    assert has_room(NOON + wait * SECOND)
+    if wait > 0:
+        assert (NOON + wait * SECOND).second == 0
+        assert not has_room(max(NOON, NOON + (wait - 60) * SECOND))
