@@ -22,6 +22,7 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from bibwire.domain.errors import Collided, DatabaseUnavailable
+from bibwire.store.jobs_schema import SEARCH_PATH
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -107,6 +108,8 @@ async def open_database(conninfo: str, *, connections: int = 8) -> AsyncIterator
 
 async def _configure(connection: Connection) -> None:
     await connection.execute("SET TimeZone = 'UTC'")
+    # Ours name every table with its schema; the queue engine's functions do not.
+    await connection.execute(SEARCH_PATH)
     # A process that freezes inside a transaction would keep its locks, and with them every other
     # process, for as long as it is frozen. Ours never stand still for more than a second or two.
     await connection.execute("SET idle_in_transaction_session_timeout = '60s'")
