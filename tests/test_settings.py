@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import time
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,10 @@ def test_a_blank_value_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RETRY_SECONDS", "-1", "a number from 0 to 3600"),
         ("CALLS_PER_HOUR", "0", "a whole number from 1 to 1000000"),
         ("CALLS_PER_HOUR", "1.5", "a whole number from 1 to 1000000"),
-        ("MAX_CALLS_IN_FLIGHT", "17", "a whole number from 1 to 16"),
+        ("MAX_CALLS_IN_FLIGHT", "two", "a whole number from 1 to 2, not 'two'"),
+        ("MAX_CALLS_IN_FLIGHT", "3", "1 or 2, not 3: RunSignup allows each caller two calls at a time"),
+        ("MAX_CALLS_IN_FLIGHT", "0", "1 or 2, not 0: RunSignup allows each caller two calls at a time"),
+        ("MAX_CALLS_IN_FLIGHT", "-1", "1 or 2, not -1"),
         ("LOG_LEVEL", "LOUD", "one of DEBUG, INFO, WARNING, ERROR"),
     ],
 )
@@ -262,3 +266,29 @@ def test_given_settings_take_nothing_from_the_environment_or_the_file(
     assert settings.database_url is None
     assert settings.timeout_seconds == 30
     assert settings.partner_override("acme") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("BIBWIRE_DISCOVERY_TIMES", "25:00", "times of day"),
+        ("BIBWIRE_DISCOVERY_TIMES", "6", "times of day"),
+        ("BIBWIRE_TIMEZONE", "Mars/Olympus", "zone like"),
+    ],
+)
+def test_a_discovery_time_or_zone_that_is_none_is_refused(
+    name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=told):
+        load_settings()
+
+
+def test_discovery_times_and_zone_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIBWIRE_DISCOVERY_TIMES", " 5:30, 17:00")
+    monkeypatch.setenv("BIBWIRE_TIMEZONE", "America/Denver")
+
+    settings = load_settings()
+
+    assert settings.discovery_times == (time(5, 30), time(17))
+    assert settings.timezone.key == "America/Denver"

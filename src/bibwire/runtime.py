@@ -10,23 +10,30 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
 from bibwire import logs
 from bibwire.api.client import CallMade, VendorClient
 from bibwire.clock import Clock, SystemClock
-from bibwire.domain.errors import AccessLost
+from bibwire.domain.budget import Urgency
+from bibwire.domain.errors import AccessLost, Blocked
 from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
 from bibwire.engine.discovery import LIST_FROM
+from bibwire.engine.planner import Planner
+from bibwire.engine.slices import Clients, Slices
 from bibwire.engine.sweeper import Sweeper
 from bibwire.engine.sync import SyncEngine, Waiting
+from bibwire.engine.upkeep import DiscoveryTimes, Found, Upkeep
+from bibwire.engine.worker import Worker
 from bibwire.settings import Settings
 from bibwire.store import embedded, migrate
 from bibwire.store.database import Database, open_database
+from bibwire.store.jobs import Jobs
 from bibwire.store.partners import Partner, Partners
-from bibwire.store.permits import Permits, in_flight
+from bibwire.store.permits import Permits, Refusal, Throttling, in_flight
 from bibwire.store.reports import Reports
 from bibwire.store.session import Session, open_session
 from bibwire.store.vault import Vault, load_key
@@ -47,20 +54,70 @@ class Runtime:
     reports: Reports
     sweeper: Sweeper
     engine: SyncEngine
+    # For simulations: the time the budget is counted by, instead of the database's.
+    budget_time: Callable[[], datetime] | None = None
+    # Told of a partner whose call has to wait, before it does; what it raises ends the wait.
+    on_wait: Callable[[str, Refusal], None] | None = None
 
-    async def check_credential(self, credential: Credential) -> list[int]:
+    @asynccontextmanager
+    async def open_worker(self) -> AsyncIterator[Worker]:
+        """Build a worker; it is closed with the last of its calls."""
+        clients = Clients(self.open_client)
+        jobs = Jobs(self.db)
+        caller = caller_name(self.settings)
+        try:
+            yield Worker(
+                jobs=jobs,
+                planner=Planner(self.db, jobs, self.clock, caller=caller, budget_time=self.budget_time),
+                slices=Slices(
+                    db=self.db,
+                    partners=self.partners,
+                    clients=clients,
+                    clock=self.clock,
+                    sweeper=self.sweeper,
+                ),
+                upkeep=self._upkeep(clients),
+            )
+        finally:
+            await clients.close()
+
+    async def discover(self, partner: Partner) -> Found:
+        """Read a partner's race list now; an error is told, not raised."""
+        clients = Clients(self.open_client)
+        try:
+            return await self._upkeep(clients).read_list(partner)
+        finally:
+            await clients.close()
+
+    def _upkeep(self, clients: Clients) -> Upkeep:
+        return Upkeep(
+            db=self.db,
+            partners=self.partners,
+            clients=clients,
+            clock=self.clock,
+            times=DiscoveryTimes(self.settings.discovery_times, self.settings.timezone),
+        )
+
+    async def check_credential(
+        self, credential: Credential, on_call: Callable[[CallMade], None] | None = None
+    ) -> list[int]:
         """
         Try a credential on a method that needs rights; return the races it sees.
 
         A key can be ignored by public methods, so the participants of one race are asked for.
-        These few calls are made before the credential has a budget.
+        These few calls are made before the credential has a budget; who stores it then counts them.
+
+        Args:
+            on_call: Told of each attempt.
 
         Raises:
             KeyRefused: The vendor does not accept it.
             AccessLost: It sees races, but may not read the participants of the one tried.
             BibwireError: The vendor could not be asked.
         """
-        async with self._client(credential, _Unlimited(self.session, self.clock, self.settings)) as client:
+        async with self._client(
+            credential, _Unlimited(self.session, self.clock, self.settings), on_call
+        ) as client:
             races = [race async for page in client.races(start_date=LIST_FROM) for race in page.races]
             tried = next((race for race in reversed(races) if race.events), None)
             if tried is not None:
@@ -95,23 +152,47 @@ class Runtime:
 
     @asynccontextmanager
     async def open_client(
-        self, partner: Partner, on_call: Callable[[CallMade], None], aside: Waiting
+        self,
+        partner: Partner,
+        on_call: Callable[[CallMade], None],
+        aside: Waiting,
+        urgency: Urgency = Urgency.DELTA,
     ) -> AsyncIterator[VendorClient]:
         """
         Open a client under a partner's credential, which the settings may override.
 
         Args:
             on_call: Told of each attempt.
-            aside: Entered while the budget has no room.
+            aside: Entered while the budget has no room, or the vendor wants no calls.
+            urgency: What the calls are for: how much of the budget they may use.
         """
 
         @asynccontextmanager
-        async def waiting(seconds: float) -> AsyncIterator[None]:
-            log.warning(
-                "the hour's calls are used up", action="wait", partner=partner.name, seconds=round(seconds)
-            )
-            async with aside(seconds):
+        async def waiting(refusal: Refusal) -> AsyncIterator[None]:
+            if self.on_wait is not None:
+                self.on_wait(partner.name, refusal)
+            if not refusal.again:
+                # Whoever is told of it tells it to people.
+                (log.warning if self.on_wait is None else log.info)(
+                    refusal.reason or "the hour's calls are used up",
+                    action="wait",
+                    partner=partner.name,
+                    urgency=str(urgency),
+                    seconds=round(refusal.seconds),
+                )
+            async with aside(refusal.seconds):
                 yield
+
+        def on_throttle(throttling: Throttling) -> None:
+            log.warning(
+                throttling.reason,
+                action="throttled",
+                partner=partner.name,
+                seconds=round(throttling.seconds, 1),
+                calls_an_hour=throttling.limit_in_use,
+                configured=throttling.limit,
+                all_partners_seconds=round(throttling.caller_seconds, 1),
+            )
 
         credential = self.settings.partner_override(
             partner.name, partner.kind
@@ -122,9 +203,12 @@ class Runtime:
             self.session,
             self.clock,
             credential_id=partner.credential_id,
-            caller=_caller_name(self.settings),
+            caller=caller_name(self.settings),
             calls_in_flight=self.settings.max_calls_in_flight,
+            urgency=urgency,
             waiting=waiting,
+            on_throttle=on_throttle,
+            now=self.budget_time,
         )
         async with self._client(credential, permits, on_call) as client:
             yield client
@@ -137,16 +221,31 @@ class _Unlimited:
         self._session = session
         self._clock = clock
         self._settings = settings
+        self._pause_seconds = 0.0
 
     @asynccontextmanager
-    async def permit(self, endpoint: str) -> AsyncIterator[None]:
+    async def permit(self, endpoint: str, *, patience_seconds: float) -> AsyncIterator[float]:
+        pause, self._pause_seconds = self._pause_seconds, 0.0
+        if pause > patience_seconds:
+            raise Blocked(
+                f"The vendor wants no calls for {pause:,.0f} s: try again then.", retry_after_seconds=pause
+            )
+        if pause:
+            await self._clock.sleep(pause)
         async with in_flight(
-            self._session, self._clock, _caller_name(self._settings), self._settings.max_calls_in_flight
+            self._session, self._clock, caller_name(self._settings), self._settings.max_calls_in_flight
         ):
-            yield
+            yield pause
+
+    async def throttled(self, reason: str, seconds: float) -> None:
+        self._pause_seconds = seconds
+
+    async def record(self, endpoint: str, *, failed: bool, bytes_received: int, seconds: float) -> None:
+        """Nothing: there is no credential yet to keep it for."""
 
 
-def _caller_name(settings: Settings) -> str:
+def caller_name(settings: Settings) -> str:
+    """Return whose calls are limited together; empty without a caller registration."""
     return "" if settings.caller is None else settings.caller.registration.reveal()
 
 
@@ -157,6 +256,7 @@ async def open_runtime(
     clock: Clock | None = None,
     lookback: Lookback | None = None,
     page_size: int = 2500,
+    budget_time: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[Runtime]:
     """
     Start or reach the database, bring its schema up to date, and build the engine.
@@ -166,6 +266,7 @@ async def open_runtime(
         clock: For tests; the machine's own by default.
         lookback: How far deltas read back; the design's spans by default.
         page_size: Rows asked for at once; by default the most the vendor allows.
+        budget_time: For simulations: the time calls are counted by, instead of the database's.
 
     Raises:
         SettingsError: Something in the settings cannot be used.
@@ -186,9 +287,12 @@ async def open_runtime(
         partners = Partners(db, Vault(key))
 
         def open_client(
-            partner: Partner, on_call: Callable[[CallMade], None], aside: Waiting
+            partner: Partner,
+            on_call: Callable[[CallMade], None],
+            aside: Waiting,
+            urgency: Urgency = Urgency.DELTA,
         ) -> AbstractAsyncContextManager[VendorClient]:
-            return runtime.open_client(partner, on_call, aside)
+            return runtime.open_client(partner, on_call, aside, urgency)
 
         sweeper = Sweeper(db, session, clock, lookback=lookback or Lookback(), page_size=page_size)
         engine = SyncEngine(db=db, partners=partners, open_client=open_client, clock=clock, sweeper=sweeper)
@@ -202,5 +306,6 @@ async def open_runtime(
             reports=Reports(db),
             sweeper=sweeper,
             engine=engine,
+            budget_time=budget_time,
         )
         yield runtime

@@ -14,16 +14,19 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
+from zoneinfo import ZoneInfo
 
 import platformdirs
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bibwire.domain.errors import SettingsError
+from bibwire.domain.instants import zone_named
 from bibwire.domain.secrets import CallerRegistration, Credential, Secret
 
 PREFIX = "BIBWIRE_"
@@ -84,9 +87,8 @@ class Settings(BaseSettings):
     # documents no quota; 1,000 is what the timing companies we work for were told.
     calls_per_hour: Annotated[int, Trim, Field(ge=1, le=1_000_000)] = 1000
 
-    # Calls at a time, over all processes: the vendor's developer contract allows two, and more
-    # only where the vendor agreed to it.
-    max_calls_in_flight: Annotated[int, Trim, Field(ge=1, le=16)] = 2
+    # Calls at a time, over all processes: the vendor's developer contract allows two a caller.
+    max_calls_in_flight: Annotated[int, Trim, Field(ge=1, le=2)] = 2
 
     # Seconds one call is retried before its race is given up for this run: outlasts a
     # restart at the vendor, and does not hold up the races that work.
@@ -95,10 +97,46 @@ class Settings(BaseSettings):
     # Seconds one call may take: a page of 2,500 people takes some, 30 is far beyond.
     timeout_seconds: Annotated[float, Trim, Field(ge=1, le=600)] = 30.0
 
+    # When the race lists are read each day, by the clocks of `timezone`: before and after work.
+    discovery_times: Annotated[tuple[time, ...], NoDecode] = (time(6), time(18))
+
+    # The operator's zone; the machine's own by default.
+    timezone: Annotated[ZoneInfo, Trim] = Field(default_factory=lambda: machine_zone())
+
+    @field_validator("discovery_times", mode="before")
+    @classmethod
+    def _times(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", part) for part in parts):
+            raise ValueError(f"has to be times of day like 06:00,18:00, not {value.strip()}")
+        return tuple(time(int(hour), int(minute)) for hour, minute in (part.split(":") for part in parts))
+
+    @field_validator("timezone", mode="before")
+    @classmethod
+    def _zone(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        zone = zone_named(value.strip())
+        if zone is None:
+            raise ValueError(f"has to be a zone like America/New_York, not {value.strip()}")
+        return zone
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _capitals(cls, value: object) -> object:
         return value.strip().upper() if isinstance(value, str) else value
+
+    @field_validator("max_calls_in_flight", mode="before")
+    @classmethod
+    def _in_flight(cls, value: object) -> object:
+        if re.fullmatch(r"\s*[+-]?\d+\s*", str(value)) and int(str(value)) not in (1, 2):
+            raise ValueError(
+                f"has to be 1 or 2, not {str(value).strip()}: RunSignup allows each caller two calls at a "
+                "time, and more would be refused for every process"
+            )
+        return value
 
     @field_validator("home", "secret_key_file", "log_file")
     @classmethod
@@ -224,6 +262,16 @@ def load_settings(warn: Callable[[str], None] | None = None) -> Settings:
     if settings.secret_key is not None and settings.secret_key_file is not None:
         raise SettingsError(f"{PREFIX}SECRET_KEY and {PREFIX}SECRET_KEY_FILE are both set: keep one of them.")
     return settings
+
+
+def machine_zone() -> ZoneInfo:
+    """Return this machine's zone; UTC where it cannot be told."""
+    import tzlocal
+
+    try:
+        return tzlocal.get_localzone()
+    except (ValueError, LookupError, OSError):
+        return ZoneInfo("UTC")
 
 
 def default_home() -> Path:

@@ -17,6 +17,7 @@ from tests.house import House
 pytestmark = pytest.mark.every_postgres
 
 KEY = Credential("key", Secret("canary-api-key"), Secret("canary-api-secret"))
+OTHER_KEY = Credential("key", Secret("canary-other-key"), Secret("canary-other-secret"))
 TOKEN = Credential("bearer", Secret("canary-bearer-token"))
 
 
@@ -129,7 +130,7 @@ def test_pausing_twice_keeps_the_first_instant_and_resuming_clears_it(house: Hou
 def test_a_ciphertext_moved_does_not_open(house: House, move: str) -> None:
     partners = house.runtime.partners
     acme = house.run(partners.add("acme", KEY, calls_per_hour=5))
-    house.run(partners.add("other", KEY, calls_per_hour=5))
+    house.run(partners.add("other", OTHER_KEY, calls_per_hour=5))
     with psycopg.connect(house.runtime.conninfo) as connection:
         connection.execute(sql.SQL(move))
 
@@ -217,3 +218,35 @@ def test_removal_waits_for_the_page_being_stored_and_leaves_nothing_of_it(
         house.run(both())
 
     assert set(counts(house, partner.partner_id).values()) == {0}
+
+
+def spent(house: House) -> dict[str, int]:
+    partners = house.run(house.runtime.reports.partners())
+    return {partner.partner: partner.calls_last_hour for partner in partners}
+
+
+def test_calls_of_a_key_count_on_when_its_partner_is_removed_and_added_again(house: House) -> None:
+    partners = house.runtime.partners
+    house.run(partners.add("acme", KEY, calls_per_hour=5, calls_made=4))
+    house.run(partners.remove("acme"))
+    stored = house.rows("SELECT r::text AS shown FROM bibwire.retired_calls AS r")
+    assert len(stored) == 1
+    assert "canary" not in repr(stored)
+
+    house.run(partners.add("again", KEY, calls_per_hour=5))
+    house.run(partners.add("other", OTHER_KEY, calls_per_hour=5))
+
+    assert spent(house) == {"again": 4, "other": 0}
+
+
+def test_calls_of_a_key_that_was_replaced_count_for_whoever_gets_it_and_once(house: House) -> None:
+    partners = house.runtime.partners
+    house.run(partners.add("acme", KEY, calls_per_hour=5, calls_made=3))
+
+    house.run(partners.rotate("acme", OTHER_KEY, calls_made=1))
+    house.run(partners.rotate("acme", KEY))
+    assert spent(house) == {"acme": 4}
+    house.run(partners.rotate("acme", OTHER_KEY))
+    house.run(partners.add("later", KEY, calls_per_hour=5))
+
+    assert spent(house)["later"] >= 3

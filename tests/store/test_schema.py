@@ -13,6 +13,7 @@ from bibwire.domain.errors import DatabaseUnavailable
 from bibwire.store import migrate
 from bibwire.store.database import statements
 from tests import children
+from tests.waiting import PATIENCE_SECONDS
 
 # design.md section 5: names readers may rely on.
 PROMISED = {
@@ -229,7 +230,7 @@ def test_a_server_that_is_not_there_is_one_sentence() -> None:
 def test_processes_that_start_at_once_migrate_once(empty_database_url: str) -> None:
     started = [children.start("upgrade", empty_database_url) for _ in range(3)]
 
-    assert [child.communicate(timeout=60)[0].strip() for child in started] == ["done"] * 3
+    assert [child.communicate(timeout=PATIENCE_SECONDS)[0].strip() for child in started] == ["done"] * 3
     assert rows(empty_database_url, "SELECT version_num FROM bibwire.schema_version") == [(migrate.HEAD,)]
 
 

@@ -2,19 +2,36 @@
 The program `bibwire`: its commands, and what becomes of their errors.
 
 Exit codes: 0 all well, 1 failed, 2 wrong use or settings, 3 partly done, 130 stopped by
-Ctrl-C, 143 by SIGTERM. An error is one sentence on standard error; `--debug` adds where it came from.
+Ctrl-C (also where something is asked for), 143 by SIGTERM. An error is one sentence on standard
+error; `--debug` adds where it came from.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from bibwire.cli import bibs, demo, doctor, init, lookup, partner, simulate, status, sync
+from bibwire.cli import (
+    bibs,
+    demo,
+    discover,
+    doctor,
+    init,
+    lookup,
+    partner,
+    plan,
+    psql,
+    simulate,
+    status,
+    sync,
+    worker,
+)
+from bibwire.cli.help import teach
 from bibwire.cli.session import ToldToEnd
 from bibwire.domain.errors import BibwireError, SettingsError
 
@@ -54,9 +71,11 @@ def _options(
     """Takes the options of every command; main() has seen to --debug already."""
 
 
-for _module in (init, doctor, sync, status, bibs, lookup, simulate, demo):
+for _module in (init, doctor, sync, worker, discover, plan, status, bibs, lookup, psql, simulate, demo):
     _module.add_to(app)
 app.add_typer(partner.app, name="partner")
+teach(app)
+teach(partner.app, "partner")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as error:
-        _say("stopped. Nothing is lost: the next run goes on where this one was.", error, debug)
+        # Whoever knows better how to go on says so.
+        told = str(error) or "stopped. Nothing is lost: the next run goes on where this one was."
+        _say(told, error, debug)
         return TOLD_TO_END if isinstance(error, ToldToEnd) else STOPPED
     except BrokenPipeError:
         # Whoever read our output (| head) has seen enough. Python would complain when it
@@ -80,11 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         if not error.format_message():
             return WRONG_USE  # no command was named, and the help is shown
-        _say(f"{_sentence(error.format_message())} See bibwire --help.", error, debug)
+        context = getattr(error, "ctx", None)
+        where = "bibwire" if context is None else context.command_path
+        _say(f"{_wrong_use(error)} See {where} --help.", error, debug)
         return error.exit_code
-    except typer.Abort as error:
+    except typer.Abort as error:  # Ctrl-C, or the end of input, where something was asked for
         _say("stopped, nothing was done.", error, debug)
-        return FAILED
+        return STOPPED
     except Exception as error:
         return _report(error, debug)
 
@@ -119,8 +142,17 @@ def _first_of_ours(error: BaseException) -> BibwireError | None:
     return None
 
 
+def _wrong_use(error: typer.TyperException) -> str:
+    option = str(getattr(error, "option_name", ""))
+    if re.fullmatch(r"-\d+", option):
+        return f"{option} is below 0, and what stands there has to be 0 or more."
+    return _sentence(error.format_message())
+
+
 def _sentence(text: str) -> str:
-    text = " ".join(text.split())
+    from bibwire.cli.terminal import plain
+
+    text = plain(" ".join(text.split()))
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 

@@ -53,6 +53,8 @@ class ScopeResult:
     outcome: Outcome = field(default_factory=Outcome)
     unsettled: str | None = None
     notes: list[str] = field(default_factory=list)
+    # Seconds by which the vendor's clock is ahead of ours, from its last answer.
+    clock_ahead: float | None = None
 
 
 class ScopeSync:
@@ -213,6 +215,8 @@ class ScopeSync:
         self, stream: Stream, state: StreamState, sweep: Sweep, page: Page
     ) -> tuple[Sweep | None, StreamState]:
         """Store a page and where the sweep then stands, in one transaction."""
+        # The vendor's Date is cut to the second: half of one is the best guess of what is missing.
+        self.result.clock_ahead = (page.answered_at - self._clock.now()).total_seconds() + 0.5
         listing = stream is Stream.PARTICIPANTS and sweep.kind is SweepKind.FULL
         if listing:
             await self._check_list(sweep, page)

@@ -16,7 +16,14 @@ import structlog
 
 from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
-from bibwire.domain.errors import AccessLost, BibwireError, DatabaseUnavailable, RaceGone, ScopeBusy
+from bibwire.domain.errors import (
+    AccessLost,
+    BibwireError,
+    BudgetSpent,
+    DatabaseUnavailable,
+    RaceGone,
+    ScopeBusy,
+)
 from bibwire.domain.sweeps import Lookback, Stream
 from bibwire.engine.scope import ScopeSync
 from bibwire.store import catalog, leases, streams
@@ -43,6 +50,7 @@ class Swept:
     notes: list[str] = field(default_factory=list)
     error: BibwireError | None = None
     text: str | None = None
+    clock_ahead: float | None = None
 
 
 class Sweeper:
@@ -107,6 +115,7 @@ class Sweeper:
             swept.text = str(swept.error)
         if sync is not None:
             swept.outcome, swept.notes = sync.result.outcome, sync.result.notes
+            swept.clock_ahead = sync.result.clock_ahead
         now = self._clock.now()
         if isinstance(swept.error, AccessLost):
             await catalog.run(self._db, "lose_access", scope.partner_id, race_id=scope.race_id, now=now)
@@ -114,7 +123,7 @@ class Sweeper:
             await catalog.run(self._db, "race_gone", scope.partner_id, race_id=scope.race_id, now=now)
         if swept.text is None:
             await streams.run(self._db, "clear_failing", *key)
-        elif not isinstance(swept.error, ScopeBusy):  # whoever sweeps it says how it stands
+        elif not isinstance(swept.error, ScopeBusy | BudgetSpent):  # nothing is wrong with the race
             await streams.run(self._db, "set_failing", *key, now=now, error=swept.text)
         return swept
 

@@ -20,6 +20,7 @@ import structlog
 
 from bibwire.api.client import CallMade, VendorClient
 from bibwire.clock import Clock
+from bibwire.domain.budget import Urgency
 from bibwire.domain.errors import (
     BibwireError,
     CallerRefused,
@@ -30,6 +31,7 @@ from bibwire.domain.errors import (
     SettingsError,
 )
 from bibwire.domain.sweeps import FRESH, RESUME_FULL
+from bibwire.engine.calls import count_calls, note_call
 from bibwire.engine.discovery import discover
 from bibwire.engine.reports import SyncError, SyncProgress, SyncReport, SyncRequest, Watch
 from bibwire.engine.sweeper import Sweeper
@@ -42,20 +44,12 @@ SCOPES_AT_ONCE = 3
 
 Waiting = Callable[[float], AbstractAsyncContextManager[None]]
 OpenClient = Callable[
-    [Partner, Callable[[CallMade], None], Waiting], AbstractAsyncContextManager[VendorClient]
+    [Partner, Callable[[CallMade], None], Waiting, Urgency], AbstractAsyncContextManager[VendorClient]
 ]
 
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class _Calls:
-    """Calls made for one run; the context variable below tells which."""
-
-    made: int = 0
-
-
-_calls: ContextVar[_Calls | None] = ContextVar("calls", default=None)
 # The gate this task has passed, if it has.
 _passed: ContextVar[asyncio.Semaphore | None] = ContextVar("passed", default=None)
 
@@ -87,9 +81,7 @@ class _Run:
     def on_call(self, call: CallMade) -> None:
         self.report.calls += 1
         self.progress.calls += 1
-        counter = _calls.get()
-        if counter is not None:
-            counter.made += 1
+        note_call(call)
         self.tell()
 
     def on_page(self, rows: int) -> None:
@@ -135,7 +127,7 @@ class SyncEngine:
             DatabaseUnavailable: PostgreSQL cannot be used. What was committed stays.
         """
         started = self._clock.monotonic()
-        partners = await self._chosen(request.partner)
+        partners = await self.chosen(request.partner)
         run = _Run(SyncReport(partners=len(partners)), SyncProgress(partners=len(partners)), watch)
         knowing = [partner for partner in partners if await self._knows(partner, request.race_id)]
         if knowing:  # a race that is known needs no search under the other partners
@@ -175,7 +167,7 @@ class SyncEngine:
             SettingsError: The partner or the race is unknown.
             BibwireError: The vendor could not be asked.
         """
-        [partner] = await self._chosen(partner_name)
+        [partner] = await self.chosen(partner_name)
         if not await self._knows(partner, race_id):
             raise SettingsError(
                 f"Race {race_id} is not in the mirror of {partner.name}: run 'bibwire sync' first."
@@ -191,7 +183,7 @@ class SyncEngine:
             )
         [scope] = scopes
         async with (
-            self._open_client(partner, run.on_call, _aside) as client,
+            self._open_client(partner, run.on_call, _aside, Urgency.LIVE) as client,
             self._sweeper.leased(scope) as lease,
         ):
             sync = self._sweeper.scope_sync(client, lease, scope, on_page=run.on_page)
@@ -203,7 +195,13 @@ class SyncEngine:
         run.report.add(result.outcome)
         return run.report
 
-    async def _chosen(self, name: str | None) -> list[Partner]:
+    async def chosen(self, name: str | None) -> list[Partner]:
+        """
+        Return the partner of that name, or every active one.
+
+        Raises:
+            SettingsError: There is none of that name, or it is paused.
+        """
         if name is None:
             return [p for p in await self._partners.list() if p.paused_at is None]
         partner = await self._partners.get(name)
@@ -221,7 +219,7 @@ class SyncEngine:
         """Sync one partner. Return whether it has what was asked for."""
         if run.refused is not None:
             raise run.refused
-        async with self._open_client(partner, run.on_call, _aside) as client:
+        async with self._open_client(partner, run.on_call, _aside, Urgency.DELTA) as client:
             try:
                 found = await discover(self._db, client, self._clock, partner.partner_id)
             except (DatabaseUnavailable, PartnerStopped):
@@ -330,8 +328,7 @@ class SyncEngine:
         Raises:
             PartnerStopped: It concerns the whole partner.
         """
-        counter = _Calls()
-        _calls.set(counter)
+        counter = count_calls()
         kind = "full" if full or not scope.is_loaded else "delta"
         run_id = await runs.begin(self._db, scope.partner_id, scope.race_id, kind, now=self._clock.now())
         swept = await self._sweeper.sweep(client, scope, full=full, on_page=run.on_page)

@@ -70,6 +70,11 @@ class Outcome:
     listed: dict[int, int] = field(default_factory=dict)
     shadowed: list[Registration] = field(default_factory=list)
 
+    @property
+    def changes(self) -> int:
+        """Registrations that are not as they were."""
+        return self.inserted + self.updated + self.removed + self.restored
+
     def add(self, other: Outcome) -> None:
         """Add another page's counts."""
         for name in ("inserted", "updated", "unchanged", "removed", "restored", "quarantined"):

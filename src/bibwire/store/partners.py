@@ -2,16 +2,19 @@
 Partners and their credentials: added, listed, replaced, paused, removed.
 
 A credential is sealed before it reaches the database and opened after it left it; no
-statement, row or error holds it in the clear. Names are unique and compared as written.
+statement, row or error holds it in the clear. Names are unique and compared as written; whoever
+asks for one may write it in other letters, capital or small, where that is clear. A key belongs to
+one partner: two with the same one would each have a budget, and the vendor counts one.
 """
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from bibwire.domain.errors import Collided, SettingsError
+from bibwire.domain.errors import Collided, InvariantBroken, SettingsError
 from bibwire.domain.secrets import Credential, Secret
 from bibwire.store.database import Connection, Database, statements
 from bibwire.store.vault import Vault
@@ -22,6 +25,8 @@ LONGEST_NAME = 100
 
 # In the order of removal: children first.
 TABLES = (
+    "detection_lag",
+    "plans",
     "missing",
     "streams",
     "scopes",
@@ -33,12 +38,15 @@ TABLES = (
     "sync_history",
     "quarantine",
     "call_minutes",
+    "call_stats",
     "credentials",
     "partners",
 )
 
 _SQL = statements("partners")
 _TABLE = "credentials"
+# "bibk" in ASCII: the advisory lock under which keys are compared and stored.
+_KEYS_LOCK = 0x6269626B
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,13 @@ class Partners:
         self._vault = vault
 
     async def add(
-        self, name: str, credential: Credential, *, calls_per_hour: int, verified: bool = False
+        self,
+        name: str,
+        credential: Credential,
+        *,
+        calls_per_hour: int,
+        verified: bool = False,
+        calls_made: int = 0,
     ) -> Partner:
         """
         Store a new partner with its credential.
@@ -76,28 +90,51 @@ class Partners:
             name: 1 to 100 printable signs; white space around it is cut off.
             calls_per_hour: Calls the credential may make in any rolling hour.
             verified: Whether the vendor has just accepted the credential.
+            calls_made: Calls just made under it, which count.
 
         Raises:
-            SettingsError: The name is taken or cannot be one.
+            SettingsError: The name is taken or cannot be one, or another partner has the key.
         """
         name = check_name(name)
         async with self._database.transaction() as connection:
             cursor = await connection.execute(_SQL["add_partner"], {"name": name})
             row = await cursor.fetchone()
             if row is None:
-                raise SettingsError(
-                    f"There is a partner {name} already. To replace its key: "
-                    f"bibwire partner rotate {_quoted(name)}."
-                )
+                raise _name_taken(name)
+            await self._refuse_key_of_another(connection, credential, row[0])
             await connection.execute(
                 _SQL["add_credential"],
                 self._sealed(row[0], credential) | {"calls_per_hour": calls_per_hour, "verified": verified},
             )
+            await self._restore_calls(connection, row[0], credential)
+            await _count_calls(connection, row[0], calls_made)
+            await connection.execute(_SQL["add_plan"], {"partner_id": row[0]})
         return await self.get(name)
+
+    async def check_new(self, name: str, credential: Credential) -> None:
+        """
+        Check that a partner of that name and with that key can be added.
+
+        Raises:
+            SettingsError: The name is taken, or another partner has the key.
+        """
+        if await self._list(name=name):
+            raise _name_taken(name)
+        await self.check_key(credential)
+
+    async def check_key(self, credential: Credential, *, of: Partner | None = None) -> None:
+        """
+        Check that no partner, but for `of`, has this key.
+
+        Raises:
+            SettingsError: One has; it is named.
+        """
+        async with self._database.transaction() as connection:
+            await self._refuse_key_of_another(connection, credential, 0 if of is None else of.partner_id)
 
     async def list(self) -> list[Partner]:
         """Return every partner, by name."""
-        return [Partner(*row) for row in await self._database.fetch(_SQL["list_partners"], name=None)]
+        return await self._list()
 
     async def get(self, name: str) -> Partner:
         """
@@ -106,10 +143,25 @@ class Partners:
         Raises:
             SettingsError: There is none of that name.
         """
-        rows = await self._database.fetch(_SQL["list_partners"], name=name.strip())
-        if rows:
-            return Partner(*rows[0])
-        raise unknown_partner(name, [partner.name for partner in await self.list()])
+        found = await self._list(name=name.strip())
+        if found:
+            return found[0]
+        everyone = await self.list()
+        alike = [partner for partner in everyone if partner.name.casefold() == name.strip().casefold()]
+        if len(alike) == 1:
+            return alike[0]
+        raise unknown_partner(name, [partner.name for partner in everyone])
+
+    async def find(self, partner_id: int) -> Partner | None:
+        """Return the partner of that number, if there is one."""
+        found = await self._list(partner_id=partner_id)
+        return found[0] if found else None
+
+    async def _list(
+        self, *, name: str | None = None, partner_id: int | None = None
+    ) -> builtins.list[Partner]:
+        rows = await self._database.fetch(_SQL["list_partners"], name=name, partner_id=partner_id)
+        return [Partner(*row) for row in rows]
 
     async def credential(self, partner: Partner) -> Credential:
         """
@@ -136,27 +188,53 @@ class Partners:
         *,
         calls_per_hour: int | None = None,
         verified: bool = False,
+        calls_made: int = 0,
     ) -> Partner:
-        """Replace the partner's credential; None keeps the number of calls it may make."""
+        """
+        Replace the partner's credential; None keeps the number of calls it may make.
+
+        Args:
+            calls_made: Calls just made under the new one, which count.
+
+        Raises:
+            SettingsError: There is no such partner, or another one has the key.
+        """
+        partner = await self.get(name)
+        async with self._database.transaction() as connection:
+            await self._refuse_key_of_another(connection, credential, partner.partner_id)
+            await self._retire_calls(connection, partner.partner_id, but=credential)
+            await connection.execute(
+                _SQL["rotate_credential"],
+                self._sealed(partner.partner_id, credential)
+                | {"calls_per_hour": calls_per_hour, "verified": verified},
+            )
+            await self._restore_calls(connection, partner.partner_id, credential)
+            await _count_calls(connection, partner.partner_id, calls_made)
+            await connection.execute(_SQL["forgive"], {"partner_id": partner.partner_id})
+            await connection.execute(_SQL["plan_again"], {"partner_id": partner.partner_id})
+        return await self.get(partner.name)
+
+    async def limit(self, name: str, calls_per_hour: int) -> Partner:
+        """Change how many calls the partner's credential may make in any rolling hour."""
         partner = await self.get(name)
         await self._database.fetch(
-            _SQL["rotate_credential"],
-            **self._sealed(partner.partner_id, credential),
-            calls_per_hour=calls_per_hour,
-            verified=verified,
+            _SQL["limit"], partner_id=partner.partner_id, calls_per_hour=calls_per_hour
         )
-        return await self.get(name)
+        await self._plan_again(partner)
+        return await self.get(partner.name)
 
     async def pause(self, name: str) -> Partner:
         """Ask the vendor nothing more for the partner, until `resume`."""
         partner = await self.get(name)
         await self._database.fetch(_SQL["pause"], partner_id=partner.partner_id)
-        return await self.get(name)
+        await self._plan_again(partner)
+        return await self.get(partner.name)
 
     async def resume(self, name: str) -> Partner:
         partner = await self.get(name)
         await self._database.fetch(_SQL["resume"], partner_id=partner.partner_id)
-        return await self.get(name)
+        await self._plan_again(partner)
+        return await self.get(partner.name)
 
     async def remove(self, name: str) -> dict[str, int]:
         """Delete the partner and every row of it, at once. Return the rows deleted by table."""
@@ -164,7 +242,7 @@ class Partners:
         for _ in range(3):
             try:
                 async with self._database.transaction() as connection:
-                    return await _remove(connection, partner)
+                    return await self._remove(connection, partner)
             except Collided:
                 continue  # a page of this partner was being stored
         raise Collided(
@@ -179,6 +257,58 @@ class Partners:
     async def mark_failing(self, partner_id: int, reason: str) -> None:
         """Note that the vendor refuses the credential. `reason` is shown: it holds no secret."""
         await self._database.fetch(_SQL["mark_failing"], partner_id=partner_id, reason=reason)
+
+    async def _plan_again(self, partner: Partner) -> None:
+        await self._database.fetch(_SQL["plan_again"], partner_id=partner.partner_id)
+
+    async def _refuse_key_of_another(
+        self, connection: Connection, credential: Credential, partner_id: int
+    ) -> None:
+        """Hold, to the end of the transaction, that no partner but this one has the key."""
+        await connection.execute(_SQL["lock_keys"], {"lock_class": _KEYS_LOCK})
+        cursor = await connection.execute(_SQL["keys_of_others"], {"partner_id": partner_id})
+        for other, name, sealed in await cursor.fetchall():
+            # What does not open is of no use to anybody; `doctor` tells of it.
+            try:
+                taken = self._open(sealed, other, "key_encrypted") == credential.key
+            except (SettingsError, InvariantBroken):
+                continue
+            if taken:
+                raise SettingsError(
+                    f"The partner {name} has this key already, and RunSignup counts the calls of a key "
+                    "once: give each partner a key of its own."
+                )
+
+    async def _remove(self, connection: Connection, partner: Partner) -> dict[str, int]:
+        values = {"partner_id": partner.partner_id}
+        await connection.execute(_SQL["lock_credential"], values)
+        await connection.execute(_SQL["lock_scopes"], values)
+        await connection.execute(_SQL["lock_partner"], values)
+        await self._retire_calls(connection, partner.partner_id)
+        counts = {}
+        for table in TABLES:
+            cursor = await connection.execute(_SQL[f"remove_{table}"], values)
+            counts[table] = cursor.rowcount
+        return counts
+
+    async def _retire_calls(
+        self, connection: Connection, partner_id: int, *, but: Credential | None = None
+    ) -> None:
+        """Keep the calls of the partner's key, unless it is that of `but`, for when the key comes back."""
+        cursor = await connection.execute(_SQL["read_credential"], {"partner_id": partner_id})
+        row = await cursor.fetchone()
+        try:
+            key = None if row is None else self._open(row[1], partner_id, "key_encrypted")
+        except (SettingsError, InvariantBroken):
+            key = None  # it cannot be known again
+        await connection.execute(_SQL["prune_retired_calls"])
+        if key is not None and (but is None or key != but.key):
+            values = {"partner_id": partner_id, "key_digest": self._vault.digest(key)}
+            await connection.execute(_SQL["retire_calls"], values)
+
+    async def _restore_calls(self, connection: Connection, partner_id: int, credential: Credential) -> None:
+        values = {"partner_id": partner_id, "key_digest": self._vault.digest(credential.key)}
+        await connection.execute(_SQL["restore_calls"], values)
 
     def _sealed(self, partner_id: int, credential: Credential) -> dict[str, object]:
         secret = credential.secret
@@ -199,16 +329,9 @@ class Partners:
         return self._vault.open(sealed, table=_TABLE, partner_id=partner_id, column=column)
 
 
-async def _remove(connection: Connection, partner: Partner) -> dict[str, int]:
-    values = {"partner_id": partner.partner_id}
-    await connection.execute(_SQL["lock_credential"], values)
-    await connection.execute(_SQL["lock_scopes"], values)
-    await connection.execute(_SQL["lock_partner"], values)
-    counts = {}
-    for table in TABLES:
-        cursor = await connection.execute(_SQL[f"remove_{table}"], values)
-        counts[table] = cursor.rowcount
-    return counts
+async def _count_calls(connection: Connection, partner_id: int, calls: int) -> None:
+    if calls:
+        await connection.execute(_SQL["count_calls"], {"partner_id": partner_id, "calls": calls})
 
 
 def check_name(name: str) -> str:
@@ -219,16 +342,23 @@ def check_name(name: str) -> str:
     return name
 
 
+def _name_taken(name: str) -> SettingsError:
+    return SettingsError(
+        f"There is a partner {name} already. To replace its key: bibwire partner rotate {quoted(name)}."
+    )
+
+
 def unknown_partner(name: str, known: list[str]) -> SettingsError:
     """Say that there is no such partner, and which ones there are."""
     if not known:
         return SettingsError(
             f"There is no partner {name.strip()}; none is stored yet. Add it with: "
-            f"bibwire partner add {_quoted(name.strip())} --api-key KEY."
+            f"bibwire partner add {quoted(name.strip())} --api-key KEY."
         )
     shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
     return SettingsError(f"There is no partner {name.strip()}. There are: {shown}.")
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Return a name as it is typed on a command line."""
     return f'"{name}"' if " " in name else name

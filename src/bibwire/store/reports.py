@@ -7,14 +7,25 @@ needs stable columns reads the tables themselves.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from psycopg.rows import TupleRow
+
 from bibwire.domain.errors import SettingsError
 from bibwire.store.database import Database, statements
+from bibwire.store.permits import Budget, blocked_callers, budgets
 
 _SQL = statements("reports")
+
+# Why a race is not mirrored.
+OVER = (
+    "its events ended more than 7 days ago, and bibwire sync loads those that are still to come or ended "
+    "within 7 days"
+)
+NOT_LOADED = "its first load is not done: run bibwire sync"
 
 # Largest step in which a feed is read, so that a reader far behind does not hold it all.
 BATCH = 1000
@@ -22,7 +33,13 @@ BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class PartnerState:
-    """A partner, its credential and its budget. `calls_last_hour` is what the budget counts."""
+    """
+    A partner, its credential and its budget.
+
+    `calls_last_hour` is what the budget counts, `calls_by_urgency` the same by class;
+    `live_races` and `past_races_not_mirrored` are as in `RaceCounts`, `races` are all of them;
+    `limit_in_use` is less than `calls_per_hour` for a while after the vendor asked for fewer.
+    """
 
     partner_id: int
     partner: str
@@ -39,6 +56,37 @@ class PartnerState:
     participants: int
     quarantined: int
     last_seq: int
+    limit_in_use: int
+    calls_by_urgency: dict[str, int]
+    blocked_until: datetime | None
+    blocked_reason: str | None
+    live_races: int
+    past_races_not_mirrored: int
+
+
+@dataclass(frozen=True, slots=True)
+class RaceCounts:
+    """
+    A partner's races, by whether `sync` keeps them.
+
+    `live` have an event that is still to come or ended within 7 days; `past_not_mirrored` have
+    none, and were never loaded.
+    """
+
+    live: int = 0
+    past_not_mirrored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CallerBlock:
+    """A caller whose every credential must wait."""
+
+    until: datetime
+    reason: str | None
+
+
+# What a poll itself may take before a race is called late.
+POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +95,8 @@ class RaceState:
     How fresh one race is.
 
     `starts_at` is its next start, or its last one where none is ahead; `target_seconds` is
-    None where no event is live.
+    None where no event is live. `as_of` is the instant to which all is complete; `age_seconds` is
+    about participants, because the removed list may be read less often than the target.
     """
 
     partner: str
@@ -61,13 +110,14 @@ class RaceState:
     failing_since: datetime | None
     last_error: str | None
     access_lost_at: datetime | None
+    removed_as_of: datetime | None
 
     @property
     def is_late(self) -> bool:
-        """Whether the mirror is older than it may be, or not loaded at all."""
+        """Whether the mirror is older than it may be, or not loaded at all. A poll takes its time."""
         if self.target_seconds is None:
             return False
-        return self.age_seconds is None or self.age_seconds > self.target_seconds
+        return self.age_seconds is None or self.age_seconds > self.target_seconds * 1.1 + POLL_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +166,7 @@ class Day:
 @dataclass(frozen=True, slots=True)
 class Status:
     partners: list[PartnerState]
+    caller_blocks: list[CallerBlock]
     races: list[RaceState]
     quarantine: list[Quarantined]
     last_runs: list[Run]
@@ -185,7 +236,12 @@ class BibMove:
 
 @dataclass(frozen=True, slots=True)
 class BibAnswer:
-    """What one partner's mirror says of a bib, and as of when."""
+    """
+    What one partner's mirror says of a bib, and as of when.
+
+    `mirrored`: the race's first load is over, so that nobody listed means nobody has the bib;
+    `why_not` says why it is not.
+    """
 
     partner: str
     race_id: int
@@ -196,6 +252,8 @@ class BibAnswer:
     now: list[Holder]
     removed: list[Holder]
     history: list[BibMove]
+    mirrored: bool
+    why_not: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +266,31 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """Races loaded for the first time: how many, and their people, by what the feed says."""
+
+    races: int
+    people: int
+    with_bib: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     version: str
     database: str
     lz4: bool
     now: datetime
     size: str
+
+
+def _partner_state(row: TupleRow, budget: Budget, counts: RaceCounts) -> PartnerState:
+    by_urgency = {str(urgency): calls for urgency, calls in budget.spent_by_urgency.items()}
+    blocked = (budget.blocked_until, budget.blocked_reason)
+    spent = (budget.limit, budget.spent_total)
+    values = [*row[1:9], *spent, *row[9:], budget.limit_in_use, by_urgency, *blocked]
+    values += [counts.live, counts.past_not_mirrored]
+    return PartnerState(*values)
 
 
 class Reports:
@@ -231,6 +308,7 @@ class Reports:
         """Return how everything stands, with the newest `runs` runs."""
         return Status(
             partners=await self.partners(),
+            caller_blocks=[CallerBlock(*row) for row in await blocked_callers(self._database)],
             races=[RaceState(*row) for row in await self._rows("race_states")],
             quarantine=[Quarantined(*row) for row in await self._rows("quarantined")],
             last_runs=[Run(*row) for row in await self._rows("last_runs", limit=runs)],
@@ -239,11 +317,38 @@ class Reports:
 
     async def partners(self, partner_id: int | None = None) -> list[PartnerState]:
         rows = await self._rows("partner_states", partner_id=partner_id)
-        return [PartnerState(*row) for row in rows]
+        spent = await budgets(self._database, [row[0] for row in rows])
+        counts = await self.race_counts(partner_id)
+        # A partner removed between the two is shown no more.
+        return [
+            _partner_state(row, spent[row[0]], counts.get(row[1], RaceCounts()))
+            for row in rows
+            if row[0] in spent
+        ]
+
+    async def race_counts(self, partner_id: int | None = None) -> dict[int, RaceCounts]:
+        """Return how many races sync keeps and how many it does not load, by partner; none: no entry."""
+        rows = await self._rows("race_counts", partner_id=partner_id)
+        return {row[0]: RaceCounts(*row[1:]) for row in rows}
+
+    async def races_not_among(self, partner_id: int, race_ids: Collection[int]) -> list[tuple[int, str]]:
+        """Return the partner's races, number and name, that are kept fresh and not among these."""
+        rows = await self._rows("races_not_among", partner_id=partner_id, race_ids=list(race_ids))
+        return [(row[0], row[1]) for row in rows]
 
     async def heads(self, partner_id: int | None = None) -> list[Head]:
         """Return where each feed ends; of one partner where `partner_id` is given."""
         return [Head(*row) for row in await self._rows("heads", partner_id=partner_id)]
+
+    async def loaded_since(self, heads: Collection[Head]) -> Loaded:
+        """Return what the first loads came to that ended after these ends of feeds."""
+        total = Loaded(0, 0, 0, 0)
+        for head in heads:
+            [row] = await self._rows("loaded_since", partner_id=head.partner_id, since=head.last_seq)
+            total = Loaded(
+                total.races + row[0], total.people + row[1], total.with_bib + row[2], total.removed + row[3]
+            )
+        return total
 
     async def changes(
         self,
@@ -288,7 +393,7 @@ class Reports:
         """
         answers = []
         for row in await self._race(race_id, partner_id):
-            owner, partner, race, _, as_of, age_seconds = row
+            owner, partner, race, as_of, age_seconds, loaded, live = row
             place = {"partner_id": owner, "race_id": race_id, "bib": bib}
             holders = [Holder(*holder) for holder in await self._rows("holders", **place)]
             answers.append(
@@ -302,6 +407,8 @@ class Reports:
                     now=[holder for holder in holders if holder.removed_at is None],
                     removed=[holder for holder in holders if holder.removed_at is not None],
                     history=[BibMove(*move) for move in await self._rows("bib_history", **place)],
+                    mirrored=loaded,
+                    why_not=None if loaded else NOT_LOADED if live else OVER,
                 )
             )
         return answers
@@ -317,12 +424,13 @@ class Reports:
         rows = await self._rows("partners_of_race", race_id=race_id, partner_id=partner_id)
         if rows:
             return rows
-        known = [str(row[0]) for row in await self._rows("race_names", partner_id=partner_id)]
+        rows = await self._rows("race_names", partner_id=partner_id)
+        known = [f"{number} {name.strip()}" for number, name in rows]
         if not known:
             raise SettingsError(f"There is no race {race_id}: no race is mirrored yet. Run: bibwire sync.")
-        shown = ", ".join(known[:11]) + (", ..." if len(known) > 11 else "")
+        shown = "; ".join(known[:11]) + ("; ..." if len(known) > 11 else "")
         raise SettingsError(
-            f"There is no race {race_id} in the mirror. There are: {shown}. "
+            f"There is no race {race_id} in the mirror. There are: {shown}. bibwire status lists them. "
             "A new race comes with the next bibwire sync."
         )
 

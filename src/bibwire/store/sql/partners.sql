@@ -5,6 +5,11 @@ VALUES (%(name)s)
 ON CONFLICT (name) DO NOTHING
 RETURNING partner_id;
 
+-- name: add_plan
+-- The schedule finds the partner here, and begins with its race list.
+INSERT INTO bibwire.plans (partner_id)
+VALUES (%(partner_id)s);
+
 -- name: add_credential
 -- Store a partner's credential, sealed.
 INSERT INTO bibwire.credentials (
@@ -21,7 +26,7 @@ VALUES (
 );
 
 -- name: list_partners
--- Every partner with its credential, by name; one where `name` is given. Nothing sealed.
+-- Every partner with its credential, by name; one where its name or number is given. Nothing sealed.
 SELECT
     p.partner_id,
     p.name,
@@ -37,7 +42,8 @@ SELECT
     c.rotated_at
 FROM bibwire.partners AS p
 JOIN bibwire.credentials AS c USING (partner_id)
-WHERE %(name)s::text IS NULL OR p.name = %(name)s
+WHERE (%(name)s::text IS NULL OR p.name = %(name)s)
+  AND (%(partner_id)s::bigint IS NULL OR p.partner_id = %(partner_id)s)
 ORDER BY p.name;
 
 -- name: read_credential
@@ -61,6 +67,72 @@ SET kind = %(kind)s,
     rotated_at = now()
 WHERE partner_id = %(partner_id)s;
 
+-- name: lock_keys
+-- Let nobody else store a key until the end of the transaction.
+SELECT pg_advisory_xact_lock(%(lock_class)s::integer, 0);
+
+-- name: keys_of_others
+-- The keys of all partners but one, sealed.
+SELECT c.partner_id, p.name, c.key_encrypted
+FROM bibwire.credentials AS c
+JOIN bibwire.partners AS p USING (partner_id)
+WHERE c.partner_id <> %(partner_id)s::bigint;
+
+-- name: count_calls
+-- Count calls made before the credential was stored; a person waited for them.
+INSERT INTO bibwire.call_minutes AS m (credential_id, minute, calls, live)
+SELECT c.credential_id, date_trunc('minute', clock_timestamp()), %(calls)s::integer, %(calls)s::integer
+FROM bibwire.credentials AS c
+WHERE c.partner_id = %(partner_id)s
+ON CONFLICT (credential_id, minute) DO UPDATE
+SET calls = m.calls + excluded.calls,
+    live = m.live + excluded.live;
+
+-- name: prune_retired_calls
+DELETE FROM bibwire.retired_calls
+WHERE minute < now() - interval '2 hours';
+
+-- name: retire_calls
+-- Keep the calls of a partner's key under its digest.
+INSERT INTO bibwire.retired_calls AS r (key_digest, minute, calls, live, race_day, reconcile, backfill)
+SELECT %(key_digest)s, m.minute, m.calls, m.live, m.race_day, m.reconcile, m.backfill
+FROM bibwire.call_minutes AS m
+JOIN bibwire.credentials AS c USING (credential_id)
+WHERE c.partner_id = %(partner_id)s
+  AND m.minute > now() - interval '2 hours'
+ON CONFLICT (key_digest, minute) DO UPDATE
+SET calls = greatest(r.calls, excluded.calls),
+    live = greatest(r.live, excluded.live),
+    race_day = greatest(r.race_day, excluded.race_day),
+    reconcile = greatest(r.reconcile, excluded.reconcile),
+    backfill = greatest(r.backfill, excluded.backfill);
+
+-- name: restore_calls
+-- Count the calls made under a key before it came to this partner. Those that the partner's row
+-- has already, because it had the key before, are not counted twice.
+WITH taken AS (
+    DELETE FROM bibwire.retired_calls
+    WHERE key_digest = %(key_digest)s
+    RETURNING minute, calls, live, race_day, reconcile, backfill
+)
+INSERT INTO bibwire.call_minutes AS m (credential_id, minute, calls, live, race_day, reconcile, backfill)
+SELECT c.credential_id, t.minute, t.calls, t.live, t.race_day, t.reconcile, t.backfill
+FROM taken AS t
+CROSS JOIN bibwire.credentials AS c
+WHERE c.partner_id = %(partner_id)s
+ON CONFLICT (credential_id, minute) DO UPDATE
+SET calls = greatest(m.calls, excluded.calls),
+    live = greatest(m.live, excluded.live),
+    race_day = greatest(m.race_day, excluded.race_day),
+    reconcile = greatest(m.reconcile, excluded.reconcile),
+    backfill = greatest(m.backfill, excluded.backfill);
+
+-- name: limit
+-- Change the calls an hour. What throttling lowered recovers towards the new number.
+UPDATE bibwire.credentials
+SET calls_per_hour = %(calls_per_hour)s
+WHERE partner_id = %(partner_id)s;
+
 -- name: pause
 -- Ask nothing more for the partner; the first pause's instant stays.
 UPDATE bibwire.partners
@@ -71,6 +143,21 @@ WHERE partner_id = %(partner_id)s;
 UPDATE bibwire.partners
 SET paused_at = NULL
 WHERE partner_id = %(partner_id)s;
+
+-- name: plan_again
+-- Let the schedule read the partner's race list and plan its polls at once.
+UPDATE bibwire.plans
+SET next_plan_at = '2000-01-01 00:00:00+00',
+    next_discovery_at = '2000-01-01 00:00:00+00'
+WHERE partner_id = %(partner_id)s;
+
+-- name: forgive
+-- What failed under the old credential is due at once.
+UPDATE bibwire.scopes
+SET failures = 0,
+    next_due_at = NULL
+WHERE partner_id = %(partner_id)s
+  AND failures > 0;
 
 -- name: mark_verified
 -- A method that needs rights answered under this credential.
@@ -111,6 +198,14 @@ FROM bibwire.partners
 WHERE partner_id = %(partner_id)s
 FOR UPDATE;
 
+-- name: remove_plans
+DELETE FROM bibwire.plans
+WHERE partner_id = %(partner_id)s;
+
+-- name: remove_detection_lag
+DELETE FROM bibwire.detection_lag
+WHERE partner_id = %(partner_id)s;
+
 -- name: remove_missing
 DELETE FROM bibwire.missing WHERE partner_id = %(partner_id)s;
 
@@ -143,6 +238,12 @@ DELETE FROM bibwire.quarantine WHERE partner_id = %(partner_id)s;
 
 -- name: remove_call_minutes
 DELETE FROM bibwire.call_minutes
+WHERE credential_id IN (
+    SELECT credential_id FROM bibwire.credentials WHERE partner_id = %(partner_id)s
+);
+
+-- name: remove_call_stats
+DELETE FROM bibwire.call_stats
 WHERE credential_id IN (
     SELECT credential_id FROM bibwire.credentials WHERE partner_id = %(partner_id)s
 );

@@ -1,7 +1,7 @@
 -- name: partner_states
--- Every partner: its credential, calls of the last hour as the budget counts them, and what is
--- mirrored. `partner_id` null: all.
+-- Every partner: its credential and what is mirrored. `partner_id` null: all.
 SELECT
+    c.credential_id,
     p.partner_id,
     p.name,
     p.paused_at,
@@ -10,13 +10,6 @@ SELECT
     c.verified_at,
     c.failing_since,
     c.failing_reason,
-    c.calls_per_hour,
-    (
-        SELECT coalesce(sum(m.calls), 0)::bigint
-        FROM bibwire.call_minutes AS m
-        WHERE m.credential_id = c.credential_id
-          AND m.minute > date_trunc('minute', now()) - interval '61 minutes'
-    ),
     (
         SELECT count(*)
         FROM bibwire.races AS r
@@ -47,6 +40,61 @@ LEFT JOIN (
 WHERE %(partner_id)s::bigint IS NULL OR p.partner_id = %(partner_id)s
 ORDER BY p.name;
 
+-- name: race_counts
+-- By partner: races that sync keeps fresh, and those it does not load, because all their events
+-- ended more than 7 days ago.
+SELECT
+    x.partner_id,
+    count(*) FILTER (WHERE x.live),
+    count(*) FILTER (WHERE NOT x.live AND NOT x.loaded)
+FROM (
+    SELECT
+        r.partner_id,
+        s.loaded_at IS NOT NULL AS loaded,
+        bool_or(coalesce(coalesce(e.ends_at, e.starts_at) + interval '168 hours' > now(), true)) AS live
+    FROM bibwire.races AS r
+    JOIN bibwire.events AS e USING (partner_id, race_id)
+    LEFT JOIN bibwire.scopes AS s USING (partner_id, race_id)
+    WHERE r.removed_at IS NULL
+      AND e.removed_at IS NULL
+      AND (%(partner_id)s::bigint IS NULL OR r.partner_id = %(partner_id)s)
+    GROUP BY r.partner_id, r.race_id, s.loaded_at
+) AS x
+GROUP BY x.partner_id;
+
+-- name: races_not_among
+-- A partner's loaded and live races that its race list shows and that are not among these.
+SELECT r.race_id, r.name
+FROM bibwire.races AS r
+JOIN bibwire.scopes AS s USING (partner_id, race_id)
+WHERE r.partner_id = %(partner_id)s
+  AND r.removed_at IS NULL
+  AND r.unlisted_at IS NULL
+  AND r.access_lost_at IS NULL
+  AND s.loaded_at IS NOT NULL
+  AND r.race_id <> ALL (%(race_ids)s::bigint[])
+  AND EXISTS (
+      SELECT
+      FROM bibwire.events AS e
+      WHERE e.partner_id = r.partner_id
+        AND e.race_id = r.race_id
+        AND e.removed_at IS NULL
+        AND coalesce(coalesce(e.ends_at, e.starts_at) + interval '168 hours' > now(), true)
+  )
+ORDER BY r.race_id;
+
+-- name: loaded_since
+-- What first loads that ended after this seq of a partner's feed came to.
+SELECT
+    count(*),
+    coalesce(sum((c.fields ->> 'participants')::bigint), 0)::bigint,
+    coalesce(sum((c.fields ->> 'with_bib')::bigint), 0)::bigint,
+    coalesce(sum((c.fields ->> 'removed')::bigint), 0)::bigint
+FROM bibwire.changes AS c
+WHERE c.partner_id = %(partner_id)s
+  AND c.seq > %(since)s
+  AND c.kind = 'loaded';
+
 -- name: race_states
 -- Every race that is kept fresh or cannot be: the most urgent first, then the oldest mirror.
 SELECT
@@ -56,11 +104,12 @@ SELECT
     r.timezone,
     n.starts_at,
     f.as_of,
-    f.age_seconds,
+    CASE WHEN f.as_of IS NOT NULL THEN extract(epoch FROM now() - f.participants_as_of)::double precision END,
     f.target_seconds,
     f.failing_since,
     f.last_error,
-    r.access_lost_at
+    r.access_lost_at,
+    f.removed_as_of
 FROM bibwire.freshness AS f
 JOIN bibwire.partners AS p USING (partner_id)
 JOIN bibwire.races AS r USING (partner_id, race_id)
@@ -71,7 +120,7 @@ CROSS JOIN LATERAL (
 ) AS n
 WHERE r.removed_at IS NULL
   AND (f.target_seconds IS NOT NULL OR f.failing_since IS NOT NULL)
-ORDER BY f.target_seconds NULLS LAST, f.age_seconds DESC NULLS FIRST, p.name, f.race_id;
+ORDER BY f.target_seconds NULLS LAST, f.participants_as_of NULLS FIRST, p.name, f.race_id;
 
 -- name: quarantined
 -- Records not representable at present, by reason.
@@ -108,20 +157,26 @@ ORDER BY s.run_id DESC
 LIMIT %(limit)s;
 
 -- name: last_day
--- What the runs of the last 24 hours did, by partner.
+-- What the runs of the last 24 hours did, by partner. The calls are all there were, those of
+-- look-ups too, from where those of the last hour are counted.
 SELECT
     p.name,
     count(*),
     count(*) FILTER (WHERE s.outcome = 'failed'),
     count(*) FILTER (WHERE s.outcome = 'partial'),
-    coalesce(sum(s.calls), 0)::bigint,
+    (
+        SELECT coalesce(sum(m.calls), 0)::bigint
+        FROM bibwire.call_minutes AS m
+        JOIN bibwire.credentials AS c USING (credential_id)
+        WHERE c.partner_id = p.partner_id AND m.minute > now() - interval '24 hours'
+    ),
     coalesce(sum(s.rows_inserted), 0)::bigint,
     coalesce(sum(s.rows_updated), 0)::bigint,
     coalesce(sum(s.rows_removed), 0)::bigint
 FROM bibwire.sync_history AS s
 JOIN bibwire.partners AS p USING (partner_id)
 WHERE s.started_at > now() - interval '24 hours'
-GROUP BY p.name
+GROUP BY p.partner_id, p.name
 ORDER BY p.name;
 
 -- name: heads
@@ -176,11 +231,26 @@ OFFSET %(number)s
 LIMIT 1;
 
 -- name: partners_of_race
--- Who mirrors a race, and as of when.
-SELECT p.partner_id, p.name, r.name, r.timezone, f.as_of, f.age_seconds
+-- Who mirrors a race, as of when, whether its first load is over, and whether sync keeps it.
+SELECT
+    p.partner_id,
+    p.name,
+    r.name,
+    f.as_of,
+    f.age_seconds,
+    s.loaded_at IS NOT NULL,
+    EXISTS (
+        SELECT
+        FROM bibwire.events AS e
+        WHERE e.partner_id = r.partner_id
+          AND e.race_id = r.race_id
+          AND e.removed_at IS NULL
+          AND coalesce(coalesce(e.ends_at, e.starts_at) + interval '168 hours' > now(), true)
+    )
 FROM bibwire.races AS r
 JOIN bibwire.partners AS p USING (partner_id)
 LEFT JOIN bibwire.freshness AS f USING (partner_id, race_id)
+LEFT JOIN bibwire.scopes AS s USING (partner_id, race_id)
 WHERE r.race_id = %(race_id)s
   AND (%(partner_id)s::bigint IS NULL OR p.partner_id = %(partner_id)s)
 ORDER BY p.name;
@@ -234,8 +304,8 @@ ORDER BY b.seq DESC
 LIMIT 100;
 
 -- name: race_names
--- All race ids, to say which ones there are.
-SELECT race_id
+-- Races, each once, to say which ones there are.
+SELECT DISTINCT ON (race_id) race_id, name
 FROM bibwire.races
 WHERE %(partner_id)s::bigint IS NULL OR partner_id = %(partner_id)s
 ORDER BY race_id

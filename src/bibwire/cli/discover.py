@@ -1,0 +1,47 @@
+"""`bibwire discover`: read the race lists now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from bibwire.cli.options import JsonOption, PartnerOption
+
+if TYPE_CHECKING:
+    from bibwire.engine.upkeep import Found
+    from bibwire.runtime import Runtime
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(discover)
+
+
+def discover(partner: PartnerOption = None, json: JsonOption = False) -> None:
+    """
+    Read the race lists now, for all partners.
+
+    bibwire run does it by itself twice a day (BIBWIRE_DISCOVERY_TIMES) and hourly for races about to
+    start. New races are loaded by bibwire run at once, or by the next bibwire sync.
+    """
+    from bibwire.cli.session import work
+    from bibwire.cli.terminal import as_fields, complain, console, plain, print_json, row, table
+
+    async def do(runtime: Runtime) -> list[Found]:
+        return [await runtime.discover(each) for each in await runtime.engine.chosen(partner)]
+
+    found = work(do)
+    if json:
+        print_json({"partners": [as_fields(each) for each in found]})
+    elif found:
+        numbers = ("races", "new races", "new events")
+        shown = table("Race lists", "partner", *numbers, "error", right=numbers)
+        for each in found:
+            row(shown, (each.partner, each.races, each.new_races, each.new_events, each.error))
+        console().print(shown)
+    else:
+        console().print("No partner is active. Add one with: bibwire partner add NAME --api-key KEY")
+    failed = [each for each in found if each.error is not None]
+    if failed:
+        complain(f"the race list of {plain(failed[0].partner)} was not read: {failed[0].error}")
+        raise typer.Exit(1 if len(failed) == len(found) else 3)

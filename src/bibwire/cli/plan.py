@@ -1,0 +1,90 @@
+"""`bibwire plan`: which race is polled how often, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from bibwire.cli.options import JsonOption, PartnerOption
+
+if TYPE_CHECKING:
+    from bibwire.engine.planner import Outlook
+    from bibwire.runtime import Runtime
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(plan)
+
+
+def plan(partner: PartnerOption = None, json: JsonOption = False) -> None:
+    """
+    Tell how often each race is polled right now, and why.
+
+    Nothing is asked of RunSignup, and nothing changes: bibwire run does what stands here. Where the
+    hour's calls will not suffice within a week, that is told too.
+    """
+    from bibwire.cli.session import work
+    from bibwire.cli.terminal import as_fields, print_json
+
+    async def do(runtime: Runtime) -> list[Outlook]:
+        from bibwire.engine.planner import outlook
+
+        chosen = await runtime.partners.list() if partner is None else [await runtime.partners.get(partner)]
+        return [await outlook(runtime.db, each, now=runtime.clock.now()) for each in chosen]
+
+    found = work(do, make=False)
+    if json:
+        print_json(
+            {
+                "partners": [
+                    {
+                        "partner": each.partner,
+                        "calls_per_hour": each.calls_per_hour,
+                        "usable_calls_per_hour": each.plan.usable_calls_per_hour,
+                        "planned_calls_per_hour": each.plan.planned_calls_per_hour,
+                        "needed_calls_per_hour": each.plan.needed_calls_per_hour,
+                        "short": each.plan.short,
+                        "shortage": None if each.shortage is None else as_fields(each.shortage),
+                        "polls": [as_fields(poll, name=each.names[poll.race_id]) for poll in each.plan.polls],
+                    }
+                    for each in found
+                ]
+            }
+        )
+        return
+    for each in found:
+        _show(each)
+    if not found:
+        typer.echo("No partner is stored yet. Add one with: bibwire partner add NAME --api-key KEY")
+
+
+def _show(found: Outlook) -> None:
+    from bibwire.cli.terminal import console, moment, plain, row, table
+
+    out = console()
+    if found.paused:
+        out.print(f"{plain(found.partner)}: paused, nothing is polled.")
+        return
+    plan = found.plan
+    shown = table(
+        f"{plain(found.partner)}: {plan.planned_calls_per_hour:,.0f} calls/h planned of "
+        f"{plan.usable_calls_per_hour:,.0f} that polls may use ({found.calls_per_hour:,} calls/h in all)",
+        "race",
+        "name",
+        "polled",
+    )
+    for poll in plan.polls:
+        row(shown, (str(poll.race_id), found.names[poll.race_id], poll.reason))
+    if plan.polls:
+        out.print(shown)
+    else:
+        out.print(f"{plain(found.partner)}: no race is live, nothing is polled. Is it before the first sync?")
+    if found.shortage is not None:
+        short = found.shortage
+        out.print(
+            f"The calls will not suffice from {moment(short.begins_at)} to {moment(short.ends_at)}: "
+            f"{short.needed_calls_per_hour:,.0f} calls/h are needed then, "
+            f"{short.usable_calls_per_hour:,.0f} can be used. The least urgent races will wait longer.",
+            style="yellow",
+        )

@@ -1,0 +1,206 @@
+"""
+Decides what is polled next: plans each partner's polls, and queues what is due and paid for.
+
+A tick is short and repeatable, and any process may make it. What it queues and what it notes of
+it are one transaction. It looks a little ahead, so that a scope is in a worker's hands by the
+time it is due.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from bibwire.clock import Clock
+from bibwire.domain import schedule as rules
+from bibwire.domain.budget import Budget, Urgency, room
+from bibwire.domain.schedule import PartnerPlan, Shortage, Tier
+from bibwire.store import schedule
+from bibwire.store.database import Connection, Database
+from bibwire.store.jobs import Jobs
+from bibwire.store.partners import Partner
+from bibwire.store.permits import budget_of_partner, budgets
+from bibwire.store.schedule import Due
+
+SWEEP: Final = "sweep"
+DISCOVER: Final = "discover"
+
+TICK_SECONDS: Final = 5.0
+# A job waits for its scope's instant: what is due before the next tick is queued in this one.
+LOOK_AHEAD: Final = timedelta(seconds=TICK_SECONDS)
+# Rates of change move while a race is hot; without one, only the start times count.
+REPLAN_HOT: Final = timedelta(seconds=30)
+REPLAN_AT_LATEST: Final = timedelta(hours=1)
+MOST_AT_ONCE: Final = 200
+NO_ROOM: Final = timedelta(minutes=1)
+DISCOVERY_AGAIN: Final = timedelta(minutes=15)
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Ticked:
+    """What a tick did: partners planned, scopes queued and put off, discoveries queued."""
+
+    planned: int = 0
+    queued: int = 0
+    put_off: int = 0
+    discoveries: int = 0
+
+
+def urgency_of(tier: Tier) -> Urgency:
+    """Return under which share of the budget a tier is polled."""
+    return Urgency.RACE_DAY if tier is Tier.HOT else Urgency.DELTA
+
+
+class Planner:
+    """The planner job."""
+
+    def __init__(
+        self,
+        db: Database,
+        jobs: Jobs,
+        clock: Clock,
+        *,
+        caller: str = "",
+        budget_time: Callable[[], datetime] | None = None,
+    ) -> None:
+        """
+        Make the planner.
+
+        Args:
+            caller: Name of the caller registration, "" without one.
+            budget_time: For simulations: the time calls are counted by, instead of the database's.
+        """
+        self._db = db
+        self._jobs = jobs
+        self._clock = clock
+        self._caller = caller
+        self._budget_time = budget_time
+
+    async def tick(self) -> Ticked:
+        """
+        Plan what is to be planned and queue what is due.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be used; the next tick does all of it.
+        """
+        ticked = Ticked()
+        await self._discoveries(ticked)
+        while await self._plan_some(ticked):
+            pass
+        await self._queue_due(ticked)
+        return ticked
+
+    async def _discoveries(self, ticked: Ticked) -> None:
+        now = self._clock.now()
+        async with self._db.transaction() as connection:
+            found = await schedule.claim_discoveries(connection, now=now, again_at=now + DISCOVERY_AGAIN)
+            for partner_id in found:
+                ticked.discoveries += await self._jobs.defer(
+                    connection,
+                    DISCOVER,
+                    {"partner_id": partner_id},
+                    lock=f"discover:{partner_id}",
+                    queueing_lock=f"discover:{partner_id}",
+                )
+
+    async def _plan_some(self, ticked: Ticked) -> bool:
+        """Plan some partners' polls; say whether there may be more."""
+        now = self._clock.now()
+        async with self._db.transaction() as connection:
+            partner_ids = await schedule.partners_to_plan(connection, now=now)
+            for partner_id in partner_ids:
+                await self._plan(connection, partner_id, now)
+        ticked.planned += len(partner_ids)
+        return bool(partner_ids)
+
+    async def _plan(self, connection: Connection, partner_id: int, now: datetime) -> None:
+        moved = None if self._budget_time is None else self._budget_time()
+        plan, shortage, _, _ = await _planned(connection, partner_id, now, budget_time=moved)
+        hot = any(poll.tier is Tier.HOT for poll in plan.polls)
+        again_at = now + (REPLAN_HOT if hot else REPLAN_AT_LATEST)
+        if plan.next_plan_at is not None:
+            again_at = min(again_at, plan.next_plan_at)
+        await schedule.store_plan(connection, partner_id, plan, shortage, again_at=again_at, now=now)
+
+    async def _queue_due(self, ticked: Ticked) -> None:
+        now = self._clock.now()
+        async with self._db.transaction() as connection:
+            due = await schedule.due(connection, horizon=now + LOOK_AHEAD, now=now, most=MOST_AT_ONCE)
+            if not due:
+                return
+            left = await budgets(
+                connection,
+                {each.credential_id for each in due},
+                caller=self._caller,
+                now=None if self._budget_time is None else self._budget_time(),
+            )
+            chosen, put_off = self._paid_for(due, left, now)
+            for each in chosen:
+                await self._jobs.defer(
+                    connection,
+                    SWEEP,
+                    {"partner_id": each.partner_id, "race_id": each.race_id},
+                    lock=f"scope:{each.partner_id}:{each.race_id}",
+                    queueing_lock=f"sweep:{each.partner_id}:{each.race_id}",
+                    priority=1 if each.tier is Tier.HOT else 0,
+                )
+            if chosen:
+                await schedule.claim(connection, chosen, now=now)
+            if put_off:
+                await schedule.put_off(connection, put_off)
+        ticked.queued += len(chosen)
+        ticked.put_off += len(put_off)
+
+    def _paid_for(
+        self, due: list[Due], left: dict[int, Budget], now: datetime
+    ) -> tuple[list[Due], dict[Due, datetime]]:
+        """Choose the scopes the budget has room for; say when to look at the others again."""
+        chosen: list[Due] = []
+        put_off: dict[Due, datetime] = {}
+        taken: defaultdict[int, int] = defaultdict(int)
+        for each in due:
+            budget = left[each.credential_id]
+            if budget.blocked_until is not None and budget.blocked_until > now:
+                put_off[each] = budget.blocked_until
+            elif taken[each.credential_id] >= room(budget, urgency_of(each.tier), now=now):
+                put_off[each] = now + NO_ROOM
+            else:
+                chosen.append(each)
+                taken[each.credential_id] += 1
+        return chosen, put_off
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is planned for a partner: its polls, the next shortage, and its races' names."""
+
+    partner: str
+    paused: bool
+    calls_per_hour: int
+    plan: PartnerPlan
+    shortage: Shortage | None
+    names: dict[int, str]
+
+
+async def outlook(db: Database, partner: Partner, *, now: datetime) -> Outlook:
+    """Return what is planned for a partner; nothing is written."""
+    async with db.transaction() as connection:
+        plan, shortage, names, limit = await _planned(connection, partner.partner_id, now)
+    return Outlook(partner.name, partner.paused_at is not None, limit, plan, shortage, names)
+
+
+async def _planned(
+    connection: Connection, partner_id: int, now: datetime, *, budget_time: datetime | None = None
+) -> tuple[PartnerPlan, Shortage | None, dict[int, str], int]:
+    facts = await schedule.facts(connection, partner_id, now=now)
+    limit = (await budget_of_partner(connection, partner_id, now=budget_time)).limit_in_use
+    plan = rules.plan(facts, calls_per_hour=limit, now=now)
+    shortage = rules.foresee(facts, calls_per_hour=limit, now=now)
+    return plan, shortage, {each.race_id: each.name for each in facts}, limit

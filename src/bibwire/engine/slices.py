@@ -1,0 +1,264 @@
+"""
+One scope's work in a slice of at most a minute.
+
+A job takes a scope that is due, polls it, and keeps it as long as the next poll comes soon: a
+hot race costs no job a poll. At the end of its slice the scope is handed over. The lease is held
+for each poll alone, so that a person's look-up never waits for a slice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import structlog
+
+from bibwire.api.client import VendorClient
+from bibwire.clock import Clock
+from bibwire.domain import schedule as rules
+from bibwire.domain.budget import Urgency
+from bibwire.domain.errors import BibwireError, BudgetSpent, PartnerStopped, ScopeBusy
+from bibwire.domain.sweeps import Stream
+from bibwire.engine.calls import CallCounter, count_calls, note_call
+from bibwire.engine.planner import urgency_of
+from bibwire.engine.sweeper import Sweeper, Swept
+from bibwire.engine.sync import OpenClient
+from bibwire.store import catalog, runs, schedule
+from bibwire.store.catalog import Scope
+from bibwire.store.database import Database
+from bibwire.store.loader import Outcome
+from bibwire.store.partners import Partner, Partners
+from bibwire.store.schedule import Turn
+
+SLICE_SECONDS: Final = 60.0
+# A scope that is due again within this time stays with its job.
+KEEP_SECONDS: Final = 20.0
+BUSY_SECONDS: Final = 3.0
+# Longer waits for the budget are left to the planner.
+PATIENCE_SECONDS: Final = 5.0
+REFUSED: Final = timedelta(minutes=15)
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def _not_here(seconds: float) -> AsyncIterator[None]:
+    """Leave a long wait for the budget to the schedule: a worker's place is for those who have calls."""
+    if seconds > PATIENCE_SECONDS:
+        raise BudgetSpent("No call may be made at present.", seconds=seconds)
+    yield
+
+
+class Clients:
+    """One open client a partner and urgency, for as long as the worker lives."""
+
+    def __init__(self, open_client: OpenClient) -> None:
+        self._open_client = open_client
+        self._stack = AsyncExitStack()
+        self._clients: dict[tuple[int, Urgency], tuple[object, VendorClient]] = {}
+        self._opening = asyncio.Lock()
+
+    async def get(self, partner: Partner, urgency: Urgency) -> VendorClient:
+        """Return the client of a partner's present credential."""
+        # A rotated credential has a new client; the old one may still be in use, and is closed at the end.
+        credential = (partner.credential_id, partner.fingerprint, partner.rotated_at)
+        async with self._opening:
+            known = self._clients.get((partner.partner_id, urgency))
+            if known is None or known[0] != credential:
+                opening = self._open_client(partner, note_call, _not_here, urgency)
+                known = (credential, await self._stack.enter_async_context(opening))
+                self._clients[partner.partner_id, urgency] = known
+        return known[1]
+
+    async def close(self) -> None:
+        """Close all of them."""
+        await self._stack.aclose()
+
+
+@dataclass(slots=True)
+class _Slice:
+    """What one slice came to, for its line of sync_history."""
+
+    counter: CallCounter
+    outcome: Outcome
+    run_id: int | None = None
+    error: str | None = None
+    failed: bool = False
+
+
+class Slices:
+    """The sweep job."""
+
+    def __init__(
+        self, *, db: Database, partners: Partners, clients: Clients, clock: Clock, sweeper: Sweeper
+    ) -> None:
+        self._db = db
+        self._partners = partners
+        self._clients = clients
+        self._clock = clock
+        self._sweeper = sweeper
+
+    async def sweep(self, args: Mapping[str, Any], stopping: asyncio.Event) -> None:
+        """
+        Poll one scope for at most a minute.
+
+        Args:
+            args: `partner_id` and `race_id`.
+            stopping: Set when the worker is to leave: the poll under way is finished, no other begun.
+        """
+        partner_id, race_id = int(args["partner_id"]), int(args["race_id"])
+        slice_ = _Slice(count_calls(), Outcome())
+        over_at = self._clock.monotonic() + SLICE_SECONDS
+        partner = await self._partners.find(partner_id)
+        try:
+            while partner is not None and partner.paused_at is None and not stopping.is_set():
+                turn = await schedule.turn(self._db, partner_id, race_id)
+                if turn is None or turn.tier is None or turn.next_due_at is None:
+                    break
+                wait = (turn.next_due_at - self._clock.now()).total_seconds()
+                if wait > KEEP_SECONDS or self._clock.monotonic() + wait > over_at:
+                    break
+                if wait > 0 and await self._stopped_in(wait, stopping):
+                    break
+                if not await self._poll(slice_, partner, race_id, turn):
+                    break
+        finally:
+            await schedule.let_go(self._db, partner_id, race_id)
+            if slice_.run_id is not None:
+                await runs.finish(
+                    self._db,
+                    slice_.run_id,
+                    slice_.outcome,
+                    calls=slice_.counter.made,
+                    error=slice_.error,
+                    failed=slice_.failed,
+                    now=self._clock.now(),
+                )
+
+    async def _stopped_in(self, seconds: float, stopping: asyncio.Event) -> bool:
+        """Wait; say whether the worker was told to leave meanwhile."""
+        sleep = asyncio.ensure_future(self._clock.sleep(seconds))
+        stop = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait((sleep, stop), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleep.cancel()
+            stop.cancel()
+        return stopping.is_set()
+
+    async def _poll(self, slice_: _Slice, partner: Partner, race_id: int, turn: Turn) -> bool:
+        """Poll the scope once and note what became of it; say whether the slice goes on."""
+        assert turn.tier is not None
+        began_at = self._clock.now()
+        scopes = await catalog.live_scopes(self._db, partner.partner_id, now=began_at, race_id=race_id)
+        if not scopes:
+            return False
+        [scope] = scopes
+        if slice_.run_id is None:
+            kind = "delta" if scope.is_loaded else "full"
+            slice_.run_id = await runs.begin(self._db, partner.partner_id, race_id, kind, now=began_at)
+        with_removed = _removed_is_due(turn, began_at)
+        try:
+            client = await self._clients.get(partner, urgency_of(turn.tier))
+        except BibwireError as error:
+            swept = Swept(error=error, text=str(error))
+        else:
+            swept = await self._sweeper.sweep(
+                client,
+                scope,
+                full=False,
+                only=tuple(Stream) if with_removed else (Stream.PARTICIPANTS,),
+                on_page=lambda _: None,
+                lease_wait_seconds=0,
+            )
+        slice_.outcome.add(swept.outcome)
+        slice_.error = swept.text or slice_.error
+        slice_.failed = swept.error is not None
+        if swept.error is not None:
+            await self._note_failure(partner, scope, turn, swept.error)
+            return False
+        await self._note_success(partner, scope, turn, swept, began_at, with_removed)
+        return True
+
+    async def _note_success(
+        self,
+        partner: Partner,
+        scope: Scope,
+        turn: Turn,
+        swept: Swept,
+        began_at: datetime,
+        with_removed: bool,
+    ) -> None:
+        assert turn.tier is not None
+        outcome, now = swept.outcome, self._clock.now()
+        # A first load is no sign of how much goes on.
+        changes = outcome.changes if scope.is_loaded else 0
+        every = turn.poll_every_seconds or turn.tier.seconds
+        wait = rules.wait_after_poll(every, changes)
+        await schedule.record_poll(
+            self._db,
+            scope.partner_id,
+            scope.race_id,
+            polled_at=began_at,
+            with_removed=with_removed or not scope.is_loaded,
+            rate=rules.rate_after(turn.changes_per_minute, turn.rate_at, changes, now),
+            next_due_at=max(now, began_at + timedelta(seconds=wait)),
+            goes_on=wait <= KEEP_SECONDS,
+            now=now,
+        )
+        if swept.clock_ahead is not None:
+            await schedule.note_clock(self._db, scope.partner_id, ahead_seconds=swept.clock_ahead)
+        if changes or swept.text:
+            log.info(
+                "race polled",
+                action="sweep",
+                partner=partner.name,
+                race_id=scope.race_id,
+                inserted=outcome.inserted,
+                updated=outcome.updated,
+                removed=outcome.removed,
+                note=swept.text,
+            )
+
+    async def _note_failure(self, partner: Partner, scope: Scope, turn: Turn, error: BibwireError) -> None:
+        """Say when to try again, and whose fault it was."""
+        assert turn.tier is not None
+        now = self._clock.now()
+        key = (scope.partner_id, scope.race_id)
+        if isinstance(error, ScopeBusy):
+            again_at = now + timedelta(seconds=BUSY_SECONDS)
+            await schedule.record_failure(self._db, *key, next_due_at=again_at, counts=False)
+            return
+        if isinstance(error, BudgetSpent):
+            again_at = now + timedelta(seconds=error.seconds)
+            await schedule.record_failure(self._db, *key, next_due_at=again_at, counts=False)
+        elif isinstance(error, PartnerStopped):
+            again_at = now + REFUSED
+            await self._partners.mark_failing(partner.partner_id, str(error))
+            await schedule.put_partner_off(self._db, partner.partner_id, until=again_at)
+            await schedule.record_failure(self._db, *key, next_due_at=again_at)
+        else:
+            slowest = max(turn.tier.seconds, turn.poll_every_seconds or 0)
+            seconds = rules.wait_after_failure(turn.failures + 1, slowest, spread=scope.race_id % 100 / 100)
+            again_at = now + timedelta(seconds=seconds)
+            await schedule.record_failure(self._db, *key, next_due_at=again_at)
+        log.warning(
+            "race not polled",
+            action="sweep",
+            partner=partner.name,
+            race_id=scope.race_id,
+            error=str(error),
+            again_at=again_at.isoformat(timespec="seconds"),
+        )
+
+
+def _removed_is_due(turn: Turn, now: datetime) -> bool:
+    if turn.removed_polled_at is None or turn.removed_every_seconds is None:
+        return True
+    # Polls come a little early or late: the nearest one takes the removed list along.
+    half_a_poll = (turn.poll_every_seconds or 0) / 2
+    return (now - turn.removed_polled_at).total_seconds() >= turn.removed_every_seconds - half_a_poll

@@ -1,0 +1,249 @@
+"""
+When each scope is polled next: what was planned, what is due, and what became of it.
+
+Due times live here and never in the job queue, which holds only work that is due now. A scope
+that was queued is claimed for a while, so that a job that is lost comes up again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, LiteralString
+
+from bibwire.domain.schedule import EventTimes, PartnerPlan, ScopeFacts, Shortage, Tier, rate_after
+from bibwire.domain.sweeps import LIVE_AFTER_END, is_live
+from bibwire.store.database import Connection, Database, statements
+
+# Longer than a job's slice and its wait for a place: a live job's scope is not queued again.
+CLAIM = timedelta(seconds=150)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A scope to be polled."""
+
+    partner_id: int
+    race_id: int
+    credential_id: int
+    tier: Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """
+    How a scope's schedule stands.
+
+    `next_due_at` and the plan are None if it is not scheduled; instants are ours.
+    """
+
+    next_due_at: datetime | None
+    tier: Tier | None
+    poll_every_seconds: float | None
+    removed_every_seconds: float | None
+    removed_polled_at: datetime | None
+    changes_per_minute: float
+    rate_at: datetime | None
+    failures: int
+
+
+async def partners_to_plan(connection: Connection, *, now: datetime) -> list[int]:
+    """Take the partners whose plan is due; they are ours until the transaction ends."""
+    return [row[0] for row in await _run(connection, "partners_to_plan", now=now)]
+
+
+async def facts(connection: Connection, partner_id: int, *, now: datetime) -> list[ScopeFacts]:
+    """Return what the planner has to know of a partner's scopes with live events."""
+    over_after = now - LIVE_AFTER_END - timedelta(days=1)
+    events: dict[int, list[EventTimes]] = {}
+    rest: dict[int, tuple[Any, ...]] = {}
+    for race_id, name, starts_at, ends_at, *seen in await _run(
+        connection, "facts", partner_id=partner_id, over_after=over_after
+    ):
+        if is_live(starts_at, ends_at, now=now):
+            events.setdefault(race_id, []).append(EventTimes(starts_at, ends_at))
+            rest[race_id] = (name, *seen)
+    found = []
+    for race_id, (name, rate, rate_at, failures, loaded) in rest.items():
+        found.append(
+            ScopeFacts(
+                race_id=race_id,
+                name=name,
+                events=tuple(events[race_id]),
+                changes_per_minute=rate_after(rate, rate_at, 0, now),
+                failures=failures,
+                loaded=loaded,
+            )
+        )
+    return found
+
+
+async def store_plan(
+    connection: Connection,
+    partner_id: int,
+    plan: PartnerPlan,
+    shortage: Shortage | None,
+    *,
+    again_at: datetime,
+    now: datetime,
+) -> None:
+    """Write a partner's plan; scopes it does not name are not scheduled any more."""
+    race_ids = [poll.race_id for poll in plan.polls]
+    key = {"partner_id": partner_id, "race_ids": race_ids}
+    await _run(connection, "open_scopes", **key)
+    await _run(
+        connection,
+        "store_polls",
+        **key,
+        tiers=[poll.tier.value for poll in plan.polls],
+        poll_every=[poll.every_seconds for poll in plan.polls],
+        removed_every=[poll.removed_every_seconds for poll in plan.polls],
+        now=now,
+    )
+    await _run(connection, "close_scopes", **key)
+    await _run(
+        connection,
+        "store_plan",
+        partner_id=partner_id,
+        next_plan_at=again_at,
+        now=now,
+        usable=plan.usable_calls_per_hour,
+        needed=plan.needed_calls_per_hour,
+        planned=plan.planned_calls_per_hour,
+        short_from=None if shortage is None else shortage.begins_at,
+        short_until=None if shortage is None else shortage.ends_at,
+        short_calls=None if shortage is None else shortage.needed_calls_per_hour,
+    )
+
+
+async def due(connection: Connection, *, horizon: datetime, now: datetime, most: int) -> list[Due]:
+    """Take scopes that are due by `horizon`, hot ones first; ours until the transaction ends."""
+    rows = await _run(connection, "hot_due", horizon=horizon, now=now, most=most)
+    rows += await _run(connection, "others_due", horizon=horizon, now=now, most=most)
+    return [Due(row[0], row[1], row[2], Tier(row[3])) for row in rows]
+
+
+async def claim(connection: Connection, scopes: Sequence[Due], *, now: datetime) -> None:
+    """Leave scopes to the jobs that were queued for them."""
+    await _run(connection, "claim", **_keys(scopes), until=now + CLAIM)
+
+
+async def put_off(connection: Connection, scopes: Mapping[Due, datetime]) -> None:
+    """Look at scopes again at these instants."""
+    await _run(connection, "put_off", **_keys(list(scopes)), due_at=list(scopes.values()))
+
+
+async def turn(db: Database, partner_id: int, race_id: int) -> Turn | None:
+    """Return how a scope's schedule stands; None if there is no such scope."""
+    rows = await db.fetch(_named("turn"), partner_id=partner_id, race_id=race_id)
+    if not rows:
+        return None
+    next_due_at, tier, *rest = rows[0]
+    return Turn(next_due_at, None if tier is None else Tier(tier), *rest)
+
+
+async def record_poll(
+    db: Database,
+    partner_id: int,
+    race_id: int,
+    *,
+    polled_at: datetime,
+    with_removed: bool,
+    rate: float,
+    next_due_at: datetime,
+    goes_on: bool,
+    now: datetime,
+) -> None:
+    """Note a poll that succeeded. `goes_on`: the job will do the next one too."""
+    await db.fetch(
+        _named("record_poll"),
+        partner_id=partner_id,
+        race_id=race_id,
+        polled_at=polled_at,
+        removed_polled_at=polled_at if with_removed else None,
+        rate=rate,
+        next_due_at=next_due_at,
+        claimed_until=now + CLAIM if goes_on else None,
+        now=now,
+    )
+
+
+async def record_failure(
+    db: Database, partner_id: int, race_id: int, *, next_due_at: datetime, counts: bool = True
+) -> None:
+    """Note a poll that failed, and when to try again. `counts`: it was the scope's own fault."""
+    await db.fetch(
+        _named("record_failure"),
+        partner_id=partner_id,
+        race_id=race_id,
+        next_due_at=next_due_at,
+        counts=counts,
+    )
+
+
+async def let_go(db: Database, partner_id: int, race_id: int) -> None:
+    """Note that the scope's job has ended without a poll of its own."""
+    await db.fetch(_named("let_go"), partner_id=partner_id, race_id=race_id)
+
+
+async def put_partner_off(db: Database, partner_id: int, *, until: datetime) -> None:
+    """Poll no scope of a partner before that instant."""
+    await db.fetch(_named("put_partner_off"), partner_id=partner_id, due_at=until)
+
+
+async def claim_discoveries(connection: Connection, *, now: datetime, again_at: datetime) -> list[int]:
+    """Take the partners whose race list is due; if the job is lost, they are due again."""
+    partner_ids = [row[0] for row in await _run(connection, "discoveries_due", now=now)]
+    if partner_ids:
+        await _run(connection, "claim_discovery", partner_ids=partner_ids, again_at=again_at)
+    return partner_ids
+
+
+async def record_discovery(
+    db: Database, partner_id: int, *, next_at: datetime, error: str | None, now: datetime
+) -> None:
+    """Note a discovery, and that its partner is to be planned anew."""
+    await db.fetch(_named("record_discovery"), partner_id=partner_id, next_at=next_at, error=error, now=now)
+
+
+async def found_since(db: Database, partner_id: int, *, since: datetime) -> tuple[int, int]:
+    """Return how many races and events of a partner were first seen since then."""
+    [[races, events]] = await db.fetch(_named("found_since"), partner_id=partner_id, since=since)
+    return int(races), int(events)
+
+
+async def any_hot(db: Database, partner_id: int) -> bool:
+    """Say whether any race of a partner is hot."""
+    [[hot]] = await db.fetch(_named("any_hot"), partner_id=partner_id)
+    return bool(hot)
+
+
+async def count_lag(db: Database) -> None:
+    """Bring `detection_lag` up to date with the feed."""
+    for partner_id, after, through, clock_ahead in await db.fetch(_named("lag_heads")):
+        key = {"partner_id": partner_id, "through": through}
+        async with db.transaction() as connection:
+            await _run(connection, "count_lag", **key, after=after, clock_ahead=clock_ahead)
+            await _run(connection, "counted_lag", **key)
+
+
+async def note_clock(db: Database, partner_id: int, *, ahead_seconds: float) -> None:
+    """Note how much the vendor's clock is ahead of ours."""
+    await db.fetch(_named("note_clock"), partner_id=partner_id, seconds=ahead_seconds)
+
+
+def _keys(scopes: Sequence[Due]) -> dict[str, list[int]]:
+    return {
+        "partner_ids": [scope.partner_id for scope in scopes],
+        "race_ids": [scope.race_id for scope in scopes],
+    }
+
+
+def _named(name: str) -> LiteralString:
+    return statements("schedule")[name]
+
+
+async def _run(connection: Connection, name: str, **values: Any) -> list[tuple[Any, ...]]:
+    cursor = await connection.execute(_named(name), values)
+    return await cursor.fetchall() if cursor.description else []

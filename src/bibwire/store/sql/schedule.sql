@@ -1,0 +1,265 @@
+-- name: partners_to_plan
+-- Partners whose polls are to be planned anew, each taken by one planner only.
+SELECT partner_id
+FROM bibwire.plans
+WHERE next_plan_at <= %(now)s
+ORDER BY next_plan_at
+LIMIT 50
+FOR UPDATE SKIP LOCKED;
+
+-- name: facts
+-- The events of a partner's scopes that may be live, with what was seen of each scope. A scope
+-- under a paused partner or a refused key has none.
+SELECT
+    e.race_id, r.name, e.starts_at, e.ends_at, coalesce(s.changes_per_minute, 0), s.rate_at,
+    coalesce(s.failures, 0), s.loaded_at IS NOT NULL
+FROM bibwire.events AS e
+JOIN bibwire.races AS r USING (partner_id, race_id)
+JOIN bibwire.partners AS p USING (partner_id)
+LEFT JOIN bibwire.scopes AS s USING (partner_id, race_id)
+WHERE e.partner_id = %(partner_id)s
+  AND p.paused_at IS NULL
+  AND e.removed_at IS NULL
+  AND r.removed_at IS NULL
+  AND (coalesce(e.ends_at, e.starts_at) >= %(over_after)s OR coalesce(e.ends_at, e.starts_at) IS NULL)
+ORDER BY e.race_id, e.event_id;
+
+-- name: open_scopes
+-- Make sure that the scopes and their streams have rows.
+WITH wanted AS (
+    SELECT race_id
+    FROM unnest(%(race_ids)s::bigint[]) AS race_id
+    WHERE NOT EXISTS (
+        SELECT FROM bibwire.scopes AS s WHERE s.partner_id = %(partner_id)s AND s.race_id = race_id
+    )
+),
+
+opened AS (
+    INSERT INTO bibwire.scopes (partner_id, race_id)
+    SELECT %(partner_id)s, race_id FROM wanted
+    ON CONFLICT DO NOTHING
+)
+
+INSERT INTO bibwire.streams (partner_id, race_id, stream)
+SELECT %(partner_id)s, race_id, stream
+FROM wanted
+CROSS JOIN (VALUES ('participants'), ('removed')) AS both_streams (stream)
+ON CONFLICT DO NOTHING;
+
+-- name: store_polls
+-- What was planned. A scope never comes up later than planned, unless it fails or a job has it.
+UPDATE bibwire.scopes AS s
+SET tier = w.tier,
+    poll_every_seconds = w.poll_every,
+    removed_every_seconds = w.removed_every,
+    next_due_at = CASE
+        WHEN s.next_due_at IS NULL THEN greatest(%(now)s, s.polled_at + make_interval(secs => w.poll_every))
+        WHEN s.failures > 0 THEN s.next_due_at
+        ELSE least(s.next_due_at, s.polled_at + make_interval(secs => w.poll_every))
+    END
+FROM unnest(
+    %(race_ids)s::bigint[], %(tiers)s::text[], %(poll_every)s::double precision[],
+    %(removed_every)s::double precision[]
+) AS w (race_id, tier, poll_every, removed_every)
+WHERE s.partner_id = %(partner_id)s
+  AND s.race_id = w.race_id
+  AND (
+      (s.tier, s.poll_every_seconds, s.removed_every_seconds)
+      IS DISTINCT FROM (w.tier, w.poll_every, w.removed_every)
+      OR s.next_due_at IS NULL
+  );
+
+-- name: close_scopes
+-- Scopes that are not scheduled any more.
+UPDATE bibwire.scopes
+SET tier = NULL,
+    poll_every_seconds = NULL,
+    removed_every_seconds = NULL,
+    next_due_at = NULL
+WHERE partner_id = %(partner_id)s
+  AND race_id <> ALL (%(race_ids)s)
+  AND next_due_at IS NOT NULL;
+
+-- name: store_plan
+UPDATE bibwire.plans
+SET next_plan_at = %(next_plan_at)s,
+    planned_at = %(now)s,
+    usable_calls_per_hour = %(usable)s,
+    needed_calls_per_hour = %(needed)s,
+    planned_calls_per_hour = %(planned)s,
+    short_from = %(short_from)s,
+    short_until = %(short_until)s,
+    short_calls_per_hour = %(short_calls)s
+WHERE partner_id = %(partner_id)s;
+
+-- name: hot_due
+-- Hot scopes that are due, or will be before the planner looks again.
+SELECT
+    s.partner_id, s.race_id,
+    -- Not joined: the planner would read all credentials for a few scopes.
+    (SELECT c.credential_id FROM bibwire.credentials AS c WHERE c.partner_id = s.partner_id), s.tier
+FROM bibwire.scopes AS s
+WHERE s.next_due_at <= %(horizon)s
+  AND s.tier = 'hot'
+  AND (s.claimed_until IS NULL OR s.claimed_until <= %(now)s)
+ORDER BY s.next_due_at
+LIMIT %(most)s
+FOR UPDATE OF s SKIP LOCKED;
+
+-- name: others_due
+SELECT
+    s.partner_id, s.race_id,
+    -- Not joined: the planner would read all credentials for a few scopes.
+    (SELECT c.credential_id FROM bibwire.credentials AS c WHERE c.partner_id = s.partner_id), s.tier
+FROM bibwire.scopes AS s
+WHERE s.next_due_at <= %(horizon)s
+  AND s.tier <> 'hot'
+  AND (s.claimed_until IS NULL OR s.claimed_until <= %(now)s)
+ORDER BY s.next_due_at
+LIMIT %(most)s
+FOR UPDATE OF s SKIP LOCKED;
+
+-- name: claim
+-- Leave scopes to the jobs just queued for them; a job that is lost leaves them due again.
+UPDATE bibwire.scopes AS s
+SET claimed_until = %(until)s
+FROM unnest(%(partner_ids)s::bigint[], %(race_ids)s::bigint[]) AS w (partner_id, race_id)
+WHERE s.partner_id = w.partner_id
+  AND s.race_id = w.race_id;
+
+-- name: put_off
+-- The budget has no room for these: look at them again then.
+UPDATE bibwire.scopes AS s
+SET next_due_at = w.due_at
+FROM unnest(%(partner_ids)s::bigint[], %(race_ids)s::bigint[], %(due_at)s::timestamptz[])
+    AS w (partner_id, race_id, due_at)
+WHERE s.partner_id = w.partner_id
+  AND s.race_id = w.race_id;
+
+-- name: turn
+-- How a scope's schedule stands.
+SELECT next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
+    failures
+FROM bibwire.scopes
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: record_poll
+UPDATE bibwire.scopes
+SET polled_at = %(polled_at)s,
+    removed_polled_at = coalesce(%(removed_polled_at)s, removed_polled_at),
+    changes_per_minute = %(rate)s,
+    rate_at = %(now)s,
+    failures = 0,
+    next_due_at = CASE WHEN tier IS NOT NULL THEN %(next_due_at)s::timestamptz END,
+    claimed_until = %(claimed_until)s
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: record_failure
+UPDATE bibwire.scopes
+SET failures = failures + %(counts)s::int,
+    next_due_at = CASE WHEN tier IS NOT NULL THEN %(next_due_at)s::timestamptz END,
+    claimed_until = NULL
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: let_go
+-- The job ends; when the scope is due next stays as it is.
+UPDATE bibwire.scopes
+SET claimed_until = NULL
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: put_partner_off
+-- Nothing works under this credential: try one thing at a time, and later.
+UPDATE bibwire.scopes
+SET next_due_at = greatest(next_due_at, %(due_at)s)
+WHERE partner_id = %(partner_id)s
+  AND next_due_at IS NOT NULL;
+
+-- name: discoveries_due
+SELECT p.partner_id
+FROM bibwire.plans AS p
+JOIN bibwire.partners AS q USING (partner_id)
+WHERE p.next_discovery_at <= %(now)s
+  AND q.paused_at IS NULL
+ORDER BY p.next_discovery_at
+LIMIT 20
+FOR UPDATE OF p SKIP LOCKED;
+
+-- name: claim_discovery
+UPDATE bibwire.plans
+SET next_discovery_at = %(again_at)s
+WHERE partner_id = ANY (%(partner_ids)s);
+
+-- name: record_discovery
+-- Whether any race of the partner is hot, for when to look again, is asked before: see `any_hot`.
+UPDATE bibwire.plans
+SET next_discovery_at = %(next_at)s,
+    discovered_at = CASE WHEN %(error)s::text IS NULL THEN %(now)s::timestamptz ELSE discovered_at END,
+    discovery_error = %(error)s,
+    next_plan_at = least(next_plan_at, %(now)s)
+WHERE partner_id = %(partner_id)s;
+
+-- name: found_since
+SELECT
+    (SELECT count(*) FROM bibwire.races WHERE partner_id = %(partner_id)s AND first_seen_at >= %(since)s),
+    (SELECT count(*) FROM bibwire.events WHERE partner_id = %(partner_id)s AND first_seen_at >= %(since)s);
+
+-- name: any_hot
+SELECT EXISTS (SELECT FROM bibwire.scopes WHERE partner_id = %(partner_id)s AND tier = 'hot');
+
+-- name: lag_heads
+-- Partners with changes not counted in detection_lag.
+SELECT p.partner_id, p.lag_seq, f.last_seq, p.clock_ahead_seconds
+FROM bibwire.plans AS p
+JOIN bibwire.feed_heads AS f USING (partner_id)
+WHERE f.last_seq > p.lag_seq;
+
+-- name: count_lag
+-- Count anew the hours of races that have changes after `after`. What the vendor dates to before
+-- the race was loaded says nothing about us.
+INSERT INTO bibwire.detection_lag (
+    partner_id, race_id, hour, changes, p50_seconds, p95_seconds, worst_seconds
+)
+SELECT
+    c.partner_id, c.race_id, w.hour, count(*),
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY l.seconds),
+    percentile_cont(0.95) WITHIN GROUP (ORDER BY l.seconds),
+    max(l.seconds)
+FROM (
+    SELECT DISTINCT race_id, date_trunc('hour', seen_at) AS hour
+    FROM bibwire.changes
+    WHERE partner_id = %(partner_id)s AND seq > %(after)s AND seq <= %(through)s
+) AS w
+JOIN bibwire.scopes AS s ON s.partner_id = %(partner_id)s AND s.race_id = w.race_id
+JOIN bibwire.changes AS c ON c.partner_id = s.partner_id AND c.race_id = s.race_id
+CROSS JOIN LATERAL (
+    -- The vendor dates to the second: what is seen within it was seen at once.
+    SELECT greatest(
+        0, extract(epoch FROM c.seen_at - c.modified_at)::double precision + %(clock_ahead)s
+    ) AS seconds
+) AS l
+WHERE c.seen_at >= w.hour
+  AND c.seen_at < w.hour + interval '1 hour'
+  AND c.modified_at > s.loaded_at
+  AND c.seq <= %(through)s
+GROUP BY c.partner_id, c.race_id, w.hour
+ON CONFLICT (partner_id, race_id, hour) DO UPDATE
+SET changes = excluded.changes,
+    p50_seconds = excluded.p50_seconds,
+    p95_seconds = excluded.p95_seconds,
+    worst_seconds = excluded.worst_seconds;
+
+-- name: note_clock
+-- Both clocks tick in whole seconds or less: what differs by less is no news.
+UPDATE bibwire.plans
+SET clock_ahead_seconds = %(seconds)s
+WHERE partner_id = %(partner_id)s
+  AND abs(clock_ahead_seconds - %(seconds)s) > 1;
+
+-- name: counted_lag
+UPDATE bibwire.plans
+SET lag_seq = %(through)s
+WHERE partner_id = %(partner_id)s;

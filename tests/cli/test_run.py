@@ -1,0 +1,146 @@
+"""`bibwire run` keeps workers going, and everything ends with it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+import rsusim
+from rsusim import worlds
+from tests.cli.conftest import Shell
+from tests.waiting import PATIENCE_SECONDS
+
+
+@pytest.fixture
+def world() -> rsusim.World:
+    world = worlds.small(now=datetime.now(UTC))
+    world.clock.run(1)
+    return world
+
+
+class Running:
+    """A `bibwire run` in the background; what it says goes to a file."""
+
+    def __init__(self, shell: Shell, folder: Path, *arguments: str) -> None:
+        self._told = folder / "told"
+        with self._told.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bibwire", "run", *arguments],
+                cwd=shell.folder,
+                env=shell.environment,
+                stderr=file,
+                stdout=file,
+            )
+
+    @property
+    def told(self) -> str:
+        return re.sub(r"\x1b\[[0-9;]*m", "", self._told.read_text())
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+
+@pytest.fixture
+def running(shell: Shell, tmp_path: Path) -> Iterator[Running]:
+    running = Running(shell, tmp_path, "--workers", "2")
+    yield running
+    running.process.kill()
+    running.process.wait()
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+def races(shell: Shell) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(shell.run("status", "--json").out)["races"]
+    return found
+
+
+def test_a_partner_added_meanwhile_is_taken_up_and_all_ends_on_sigterm(
+    shell: Shell, running: Running, world: rsusim.World
+) -> None:
+    wait_until(lambda: "No partner yet" in running.told, "said that there is nothing to do")
+    assert shell.add(world.accounts["Peak Timing"]).code == 0
+
+    def loaded() -> bool:
+        found = races(shell)
+        return bool(found) and all(race["as_of"] for race in found)
+
+    wait_until(loaded, "every race loaded")
+    workers = running.workers
+    running.process.terminate()
+
+    assert running.process.wait(PATIENCE_SECONDS) == 0
+    assert not any(worker.is_running() for worker in workers)
+    assert "Traceback" not in running.told
+
+
+def test_a_worker_that_is_killed_is_started_again(shell: Shell, running: Running) -> None:
+    wait_until(lambda: len(running.workers) == 2, "two workers")
+    first = running.workers[0]
+    first.kill()
+
+    wait_until(lambda: "worker ended" in running.told, "said that one ended")
+    wait_until(
+        lambda: len(running.workers) == 2 and first.pid not in {each.pid for each in running.workers},
+        "another one in its place",
+    )
+
+
+def test_workers_end_with_a_parent_that_is_killed(running: Running) -> None:
+    wait_until(lambda: len(running.workers) == 2, "two workers")
+    workers = running.workers
+    running.process.kill()
+
+    _, alive = psutil.wait_procs(workers, timeout=PATIENCE_SECONDS)
+    assert alive == []
+
+
+def test_ctrl_c_ends_it_in_order(shell: Shell, running: Running) -> None:
+    wait_until(lambda: len(running.workers) == 2, "two workers")
+    time.sleep(1)  # until their handlers stand; without them they end too, only not in order
+    running.process.send_signal(signal.SIGINT)
+
+    assert running.process.wait(PATIENCE_SECONDS) == 0
+    assert "Traceback" not in running.told
+
+
+def test_plan_says_how_often_and_why(shell: Shell, peak: rsusim.Account) -> None:
+    assert "Is it before the first sync?" in shell.run("plan").out
+    assert shell.run("discover").code == 0
+
+    told = shell.run("plan").out
+    assert "every" in told
+    assert "gun in" in told
+    found = json.loads(shell.run("plan", "--json").out)["partners"]
+    assert [each["partner"] for each in found] == [peak.name]
+    assert found[0]["polls"]
+    assert not found[0]["short"]
+    assert shell.run("plan", "--partner", "Nobody").code == 2
+
+
+def test_discover_tells_what_is_new(shell: Shell, world: rsusim.World, peak: rsusim.Account) -> None:
+    first = json.loads(shell.run("discover", "--json").out)["partners"]
+    second = json.loads(shell.run("discover", "--json").out)["partners"]
+
+    assert first[0]["new_races"] == first[0]["races"] > 0
+    assert (second[0]["new_races"], second[0]["new_events"], second[0]["error"]) == (0, 0, None)
+    world.faults.add(rsusim.Fault(kind="http_503", times=None))
+    failed = shell.run("discover", RETRY_SECONDS="0")
+    assert failed.code == 1
+    assert "was not read" in failed.err
