@@ -19,7 +19,7 @@ CANARY = 'can"ary/sécret 1'
 
 @pytest.fixture
 def log_file(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "logs" / "bibwire.jsonl"
+    path = tmp_path / "bibwire.jsonl"
     root = logging.getLogger()
     level = root.level
     logs.hide([Secret(CANARY)])

@@ -44,12 +44,13 @@ def redact(text: str) -> str:
     return _redactor.redact_text(text)
 
 
-def set_up(*, level: str = "INFO", log_file: Path | None = None) -> None:
+def set_up(*, level: str = "INFO", log_file: Path | None = None, shown: str | None = None) -> None:
     """
     Send all logs where they belong; may be called again.
 
     Args:
         level: DEBUG, INFO, WARNING or ERROR.
+        shown: Level of what goes to standard error, where it is to be less.
         log_file: Gets a copy as JSON lines; it is found again after a rotation by logrotate.
 
     Raises:
@@ -62,6 +63,7 @@ def set_up(*, level: str = "INFO", log_file: Path | None = None) -> None:
     ]
     handlers: list[logging.Handler] = [_StandardError()]
     handlers[0].setFormatter(_formatter(shared, _Lines()))
+    handlers[0].setLevel(shown or level)
     if log_file is not None:
         handlers.append(_file_handler(log_file))
         handlers[1].setFormatter(_formatter(shared, structlog.processors.JSONRenderer()))
@@ -90,7 +92,6 @@ def set_up(*, level: str = "INFO", log_file: Path | None = None) -> None:
 
 def _file_handler(path: Path) -> logging.Handler:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         return logging.handlers.WatchedFileHandler(path, encoding="utf-8")
     except OSError as error:
         raise SettingsError(

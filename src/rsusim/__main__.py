@@ -8,6 +8,7 @@ import argparse
 import gc
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -22,9 +23,20 @@ from rsusim.server import listen, serve_forever, url_of
 from rsusim.world import World
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 well, 1 the self-check failed, 2 wrong use."""
-    parser = _parser()
+def main(
+    arguments: list[str] | None = None,
+    *,
+    program: str = "python -m rsusim",
+    introduce: Callable[[World, str], str] | None = None,
+) -> int:
+    """
+    Run the command and return its exit code: 0 well, 1 the self-check failed, 2 wrong use.
+
+    Args:
+        program: How the command is called, for its help and errors.
+        introduce: Text to print, instead of lines with tabs, of the world and its base URL.
+    """
+    parser = _parser(program)
     args = parser.parse_args(arguments)
     started = time.perf_counter()
     try:
@@ -41,24 +53,38 @@ def main(arguments: list[str] | None = None) -> int:
     gc.freeze()  # a big world is not walked again by every full collection
     if args.selfcheck:
         return selfcheck(world, time.perf_counter() - started, args.warm)
+    if not 0 <= args.port <= 65_535:
+        parser.error(f"--port is a number from 0 (a free one) to 65535, not {args.port}")
     try:
         bound = listen(args.port)
     except OSError as error:
         parser.error(f"port {args.port}: {error.strerror}")
     world.clock.run(args.speed)
     life = Life(world, args.seed, args.rate) if args.rate > 0 else None
-    serve_forever(world, bound, life, lambda: _announce(world, url_of(bound), args.json))
+    serve_forever(world, bound, life, lambda: _announce(world, url_of(bound), args.json, introduce))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+class _HelpQuirks(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        quirks = [f"  {name}={value}" for name, value in Quirks().as_dict().items()]
+        lines = (
+            "Habits of the simulated vendor, with their defaults (rsusim/quirks.py says what each does):",
+            *quirks,
+            "They can be changed while it runs: see rsusim/control.py.",
+        )
+        sys.stdout.write("\n".join(lines) + "\n")
+        parser.exit()
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m rsusim",
+        prog=program,
         description="A simulated RunSignup API on 127.0.0.1, with seeded people and a life of its own.",
-        epilog=f"Quirks: {', '.join(Quirks().as_dict())}. Control path: see rsusim/control.py.",
+        epilog=f"Example: {program} --port 8088 --scale demo",
     )
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="another number, another world; default: 1")
     parser.add_argument(
         "--scale",
         default="demo",
@@ -74,7 +100,14 @@ def _parser() -> argparse.ArgumentParser:
         help="happenings a simulated second; 0 is a world at rest; default: 0.2",
     )
     parser.add_argument("--now", help="simulated start, ISO 8601 with zone; default: the real time")
-    parser.add_argument("--quirk", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument(
+        "--quirk",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a habit of the vendor; may be given again",
+    )
+    parser.add_argument("--help-quirks", action=_HelpQuirks, nargs=0, help="list those habits, and end")
     parser.add_argument(
         "--warm",
         action="store_true",
@@ -97,9 +130,13 @@ def _world(args: argparse.Namespace) -> World:
     return worlds.original(args.seed, now, people=int(args.scale))
 
 
-def _announce(world: World, base_url: str, as_json: bool) -> None:
+def _announce(
+    world: World, base_url: str, as_json: bool, introduce: Callable[[World, str], str] | None
+) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.encode(describe(world, base_url)).decode() + "\n")
+    elif introduce is not None:
+        sys.stdout.write(introduce(world, base_url) + "\n")
     else:
         lines = [base_url]
         lines += [f"{a.name}\t{a.api_key}\t{a.api_secret}" for a in world.accounts.values()]

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 
 import rsusim
+from tests.waiting import PATIENCE_SECONDS
 
 BIBWIRE = str(Path(sys.executable).with_name("bibwire"))
 ENCRYPTION_KEY = "5a" * 32
@@ -56,6 +57,7 @@ class Shell:
 
     def __init__(self, folder: Path, secrets: list[str], **settings: str) -> None:
         self.folder = folder
+        self.started: list[subprocess.Popen[str]] = []
         self.home = folder / "home"
         self.log_file = folder / "bibwire.jsonl"
         self.secrets = [*secrets, ENCRYPTION_KEY]
@@ -78,14 +80,14 @@ class Shell:
             encoding="utf-8",
             cwd=self.folder,
             env=self._with(settings),
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
         )
         self.check_secrets(ended.stdout, ended.stderr)
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     def start(self, *arguments: str, **settings: str | None) -> subprocess.Popen[str]:
         """Start a command that goes on; `stop` ends it."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [BIBWIRE, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -94,20 +96,25 @@ class Shell:
             cwd=self.folder,
             env=self._with(settings),
         )
+        self.started.append(process)
+        return process
 
     def stop(self, process: subprocess.Popen[str], number: int = signal.SIGINT) -> Ended:
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
         self.check_secrets(out, err)
         return Ended(process.returncode, out, err)
 
-    def on_terminal(self, *arguments: str, answers: Sequence[tuple[str, str]] = ()) -> tuple[int, str]:
+    def on_terminal(
+        self, *arguments: str, answers: Sequence[tuple[str, str]] = (), columns: int = 150
+    ) -> tuple[int, str]:
         """
         Run a command on a terminal and return its exit code and all that was shown.
 
         Args:
             answers: What to wait for, and what to type then; a text that is asked for hidden is
                 typed once the terminal does not echo, for what is typed before is thrown away.
+            columns: How wide the terminal is.
         """
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
@@ -116,7 +123,7 @@ class Shell:
             stdout=theirs,
             stderr=theirs,
             cwd=self.folder,
-            env=self.environment | {"TERM": "xterm", "COLUMNS": "150"},
+            env=self.environment | {"TERM": "xterm", "COLUMNS": str(columns)},
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
@@ -133,7 +140,7 @@ class Shell:
             while chunk := os.read(ours, 1000):
                 shown += chunk
         os.close(ours)
-        code, told = process.wait(60), shown.decode("utf-8", "replace")
+        code, told = process.wait(PATIENCE_SECONDS), shown.decode("utf-8", "replace")
         self.check_secrets(told)
         return code, told
 
@@ -184,17 +191,6 @@ def peak(shell: Shell, world: rsusim.World) -> rsusim.Account:
     account = world.accounts["Peak Timing"]
     assert shell.add(account).code == 0
     return account
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], None]:
-    def wait(holds: Callable[[], bool]) -> None:
-        until = time.monotonic() + 30
-        while not holds():
-            assert time.monotonic() < until
-            time.sleep(0.05)
-
-    return wait
 
 
 @pytest.fixture

@@ -205,3 +205,64 @@ def test_an_unknown_partner_is_named_with_those_there_are(
 
     assert ended.code == 2
     assert "There is no partner Peek. There are: Peak Timing." in ended.told
+
+
+def test_a_key_that_another_partner_has_is_refused_by_its_name_and_costs_no_call(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    lake = world.accounts["Lakeside Race Services"]
+    assert shell.add(lake).code == 0
+    world.log.clear()
+    key = ("--api-key", peak.api_key, "--secret-stdin")
+
+    added = shell.run("partner", "add", "Copy", *key, "--no-check", stdin=peak.api_secret)
+    rotated = shell.run("partner", "rotate", lake.name, *key, stdin=peak.api_secret)
+
+    assert (added.code, rotated.code) == (2, 2)
+    assert "Peak Timing has this key already" in added.told
+    assert "Peak Timing has this key already" in rotated.told
+    assert world.log.calls == 0
+    names = [partner["name"] for partner in shell.run("partner", "list", "--json").json["partners"]]
+    assert names == [lake.name, peak.name]
+
+
+def test_calls_that_check_a_key_count_and_the_limit_can_be_changed_without_the_key(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    assert shell.run("partner", "limit", "PEAK timing", "500").out == (
+        "Partner Peak Timing may make 500 calls an hour.\n"
+    )
+    shell.run(
+        "partner", "rotate", peak.name, "--api-key", peak.api_key, "--secret-stdin", stdin=peak.api_secret
+    )
+
+    [state] = shell.run("status", "--json").json["partners"]
+
+    assert state["calls_per_hour"] == 500
+    assert state["calls_last_hour"] == world.log.calls >= 4
+
+
+def test_a_new_key_that_does_not_see_every_live_race_is_taken_only_when_confirmed(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    shell.run("sync")
+    lake = world.accounts["Lakeside Race Services"]
+    rotate = ("partner", "rotate", peak.name, "--api-key", lake.api_key, "--secret-stdin")
+
+    refused = shell.run(*rotate, stdin=lake.api_secret)
+
+    assert refused.code == 2
+    assert "does not see 1 race of Peak Timing that the mirror keeps fresh" in refused.told
+    assert "Frosty Toes" in refused.told
+    assert shell.run("partner", "list", "--json").json["partners"][0]["fingerprint"] == peak.api_key[-4:]
+    assert shell.run(*rotate, "--yes", stdin=lake.api_secret).code == 0
+    assert shell.run("partner", "list", "--json").json["partners"][0]["fingerprint"] == lake.api_key[-4:]
+
+
+def test_pausing_and_resuming_say_whom_and_whether_it_was_so_already(
+    shell: Shell, peak: rsusim.Account
+) -> None:
+    assert "was not paused" in shell.run("partner", "resume", peak.name).out
+    assert 'bibwire partner resume "Peak Timing"' in shell.run("partner", "pause", peak.name).out
+    assert "is paused already, since" in shell.run("partner", "pause", "peak timing").out
+    assert "is active again" in shell.run("partner", "resume", peak.name).out

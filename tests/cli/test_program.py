@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import bibwire
+from bibwire.cli.help import EXAMPLES
 from tests.cli.conftest import BIBWIRE, Shell
+from tests.waiting import PATIENCE_SECONDS
 
+LEAST = """
+import typer
+app = typer.Typer(add_completion=False)
+@app.command()
+def one(): pass
+@app.command()
+def other(): pass
+app()
+"""
+COMMANDS = {"sync", "bibs", "lookup", "partner", "add"}
 HEAVY = {"asyncio", "psycopg", "pydantic", "httpx2", "structlog", "cryptography", "rsusim", "sqlalchemy"}
 
 
@@ -26,16 +40,22 @@ def test_help_imports_nothing_heavy(bare: Shell) -> None:
     assert set(ended.stderr.split()) <= {"asyncio"}
 
 
-def test_help_takes_less_than_300_ms_of_work(bare: Shell) -> None:
-    def once() -> float:
+def test_help_takes_less_than_twice_the_work_of_the_least_program(bare: Shell, tmp_path: Path) -> None:
+    """300 ms where that one takes 150: a yardstick, because machines differ."""
+    least = tmp_path / "least.py"
+    least.write_text(LEAST)
+
+    def work(*command: object) -> float:
         """Processor time of one run: what other processes take does not count."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert bare.run("--help").code == 0
+        subprocess.run([*map(str, command), "--help"], check=True, capture_output=True, cwd=bare.folder)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    bare.run("--help")  # compiles
-    assert min(once() for _ in range(5)) < 0.3
+    # In turn, so that both meet the same machine; the first ones compile.
+    taken = [(work(BIBWIRE), work(sys.executable, least)) for _ in range(8)]
+
+    assert min(ours for ours, _ in taken) < 2 * min(yardstick for _, yardstick in taken)
 
 
 def test_the_version_is_told(bare: Shell) -> None:
@@ -80,8 +100,59 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(bare: Shell, arguments: list[
 
     assert ended.code == 2
     assert ended.out == ""
-    assert ended.told.endswith("See bibwire --help.")
+    command = " ".join(argument for argument in arguments[:2] if argument in COMMANDS)
+    assert ended.told.endswith(f"See {f'bibwire {command}'.strip()} --help.")
     assert not bare.home.exists()
+
+
+def test_a_number_below_zero_is_said_to_be_one(bare: Shell) -> None:
+    assert "-5 is below 0" in bare.run("lookup", "-5", "--race", "3").told
+
+
+def test_help_shows_an_example_and_no_types_of_python(bare: Shell) -> None:
+    for name, examples in EXAMPLES.items():
+        shown = bare.run(*name.split(), "--help").out
+        assert examples[0] in shown, name
+        for sign in ("<bool>", "<int", "<str>", "<float", "x<=", "x>="):
+            assert sign not in shown, name
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["bibs"],
+        ["lookup", "1", "--race", "2"],
+        ["partner", "list"],
+        ["partner", "pause", "x"],
+        ["psql", "-c", "SELECT 1"],
+    ],
+)
+def test_a_command_that_reads_makes_no_database(bare: Shell, command: list[str]) -> None:
+    ended = bare.run(*command, DATABASE_URL=None)
+
+    assert (ended.code, ended.out) == (1, "")
+    assert f"There is no database at {bare.home} yet: run bibwire init" in ended.told
+    assert not bare.home.exists()
+
+
+def test_a_home_that_is_a_file_is_said_to_be_one(bare: Shell) -> None:
+    bare.home.write_text("")
+
+    for command in (["status"], ["sync"], ["init"]):
+        ended = bare.run(*command, DATABASE_URL=None)
+        assert ended.code == 2
+        assert f"{bare.home} is a file" in ended.told
+
+
+def test_a_log_file_in_a_folder_that_is_not_there_is_refused_and_no_folder_made(bare: Shell) -> None:
+    path = bare.folder / "typo" / "bibwire.jsonl"
+
+    ended = bare.run("status", LOG_FILE=str(path))
+
+    assert ended.code == 2
+    assert "cannot be written" in ended.told
+    assert not path.parent.exists()
 
 
 @pytest.mark.parametrize(
@@ -144,20 +215,20 @@ def test_an_unknown_variable_is_warned_of_and_the_command_goes_on(bare: Shell) -
 
 
 def test_a_reader_that_leaves_early_is_no_error(bare: Shell) -> None:
-    process = subprocess.Popen(
-        [BIBWIRE, "doctor"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        cwd=bare.folder,
-        env=bare.environment,
-    )
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    with process.stderr:
-        assert process.stderr.read() == ""
-    assert process.wait(60) == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as nobody:
+        ended = subprocess.run(
+            [BIBWIRE, "doctor"],
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            cwd=bare.folder,
+            env=bare.environment,
+            timeout=PATIENCE_SECONDS,
+        )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_the_simulator_is_served_until_it_is_told_to_end(bare: Shell) -> None:
@@ -172,4 +243,30 @@ def test_the_simulator_is_served_until_it_is_told_to_end(bare: Shell) -> None:
 
 
 def test_the_simulator_s_own_help_is_shown(bare: Shell) -> None:
-    assert "--quirk" in bare.run("simulate", "--help").out
+    shown = bare.run("simulate", "--help").out
+
+    assert shown.startswith("usage: bibwire simulate")
+    assert "--quirk" in shown
+    assert len(shown.splitlines()) < 40
+    assert "latency_seconds=0.0" in bare.run("simulate", "--help-quirks").out
+
+
+def test_the_simulator_names_what_to_use_and_the_lines_to_paste(bare: Shell) -> None:
+    process = bare.start("simulate", "--scale", "small", "--rate", "0")
+    assert process.stdout is not None
+    shown = ""
+    while "partner add" not in shown:
+        shown += process.stdout.readline()
+    bare.stop(process, signal.SIGTERM)
+
+    assert "\nPeak Timing\n  key     " in shown
+    assert "  export BIBWIRE_API_URL=http://127.0.0.1:" in shown
+    assert '  bibwire partner add "Peak Timing" --api-key ' in shown
+
+
+def test_a_port_that_cannot_be_is_a_sentence(bare: Shell) -> None:
+    ended = bare.run("simulate", "--port", "99999")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "--port is a number from 0" in ended.err
+    assert "Traceback" not in ended.err

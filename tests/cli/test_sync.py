@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
 
 import psycopg
 import pytest
 
 import rsusim
 from tests.cli.conftest import Shell
+from tests.waiting import wait_until
 
 PROMISED = {"partners", "races", "events", "calls", "seconds", "participants", "bibs", "errors"}
 
@@ -115,9 +115,12 @@ def test_an_unknown_partner_or_race_is_one_sentence_and_exit_code_2(
     assert told in ended.told
 
 
-def test_status_tells_freshness_budget_and_the_last_runs(shell: Shell, peak: rsusim.Account) -> None:
+def test_status_tells_freshness_budget_and_the_last_runs(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
     assert "before the first sync" in shell.run("status").out
-    calls = shell.run("sync", "--json").json["calls"]
+    shell.run("sync")
+    calls = world.log.calls  # those that checked the key are counted, too
 
     state = shell.run("status", "--json").json
     [partner] = state["partners"]
@@ -126,7 +129,33 @@ def test_status_tells_freshness_budget_and_the_last_runs(shell: Shell, peak: rsu
     assert sum(tier["races"] for tier in state["freshness"]) == len(state["races"]) > 0
     assert all(tier["late"] == 0 for tier in state["freshness"])
     assert {run["outcome"] for run in state["last_runs"]} == {"ok"}
+    by_urgency = partner["calls_by_urgency"]
+    assert list(by_urgency) == ["live", "race_day", "delta", "reconcile", "backfill"]
+    assert sum(by_urgency.values()) == calls
+    assert by_urgency["delta"] >= 5
+    assert (partner["calls_per_hour"], partner["limit_in_use"], partner["blocked_until"]) == (
+        1000,
+        1000,
+        None,
+    )
+    assert state["blocked_callers"] == []
     assert f"{calls:,} of 1,000" in shell.run("status").out
+
+
+def test_status_tells_what_the_vendor_s_throttling_did(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    world.faults.add(rsusim.Fault(path="races", kind="http_429", retry_after=3600, times=1))
+    ended = shell.run("sync")
+
+    assert "asks for fewer calls (HTTP 429)" in ended.told
+    [partner] = shell.run("status", "--json").json["partners"]
+    assert (partner["calls_per_hour"], partner["limit_in_use"]) == (1000, 700)
+    assert partner["blocked_until"] is not None
+    told = shell.run("status").out
+    assert f"{partner['calls_last_hour']} of 700" in told
+    assert "none before" in told
+    assert "asks for fewer calls (HTTP 429)" in told
 
 
 def test_a_reader_of_bibs_that_remembers_a_number_misses_nothing(
@@ -258,17 +287,12 @@ def test_a_name_that_steers_terminals_is_shown_without_its_power(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_sync_that_is_stopped_ends_at_once_and_the_next_one_completes(
-    shell: Shell,
-    peak: rsusim.Account,
-    world: rsusim.World,
-    number: int,
-    code: int,
-    eventually: Callable[[Callable[[], bool]], None],
+    shell: Shell, peak: rsusim.Account, world: rsusim.World, number: int, code: int
 ) -> None:
-    world.faults.add(rsusim.Fault(path="participants", kind="hang", seconds=60, times=None))
+    world.faults.add(rsusim.Fault(path="participants", kind="hang", times=None))
     world.log.clear()
-    process = shell.start("sync")
-    eventually(lambda: bool(world.log.of("participants")))
+    process = shell.start("sync", TIMEOUT_SECONDS="600")
+    wait_until(lambda: world.log.of("participants"))
 
     ended = shell.stop(process, number)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 # Shown where no --since says from where: about a screen.
 LAST = 50
+# Cells for a person's name.
+LEAST_WHO, LONGEST_WHO = 24, 40
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,26 +37,44 @@ def bibs(
             metavar="SEQ",
             min=0,
             max=LARGEST_ID,
-            help="All changes after this number of the partner's feed; 0: from the beginning. "
-            f"Without it, the last {LAST}.",
+            help="All changes after this number of the partner's feed; 0: from the beginning. Needs "
+            f"--partner where there are several. Without it, the last {LAST}.",
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on showing changes as they come.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show bib changes. With --follow --json, one JSON object a line."""
+    """
+    Show bib changes, oldest first, at the time RunSignup says they were made.
+
+    With --follow --json, one JSON object a line. --json has also when each was seen here.
+    """
     from bibwire.cli.session import work
+
+    # Where a reader who is stopped has to go on, by partner.
+    reached: dict[str, int] = {}
 
     async def do(runtime: Runtime) -> None:
         heads = await _heads(runtime, partner, race, since)
         starts = {head.partner_id: await _start(runtime, head, since, race) for head in heads}
         if follow:
             one = heads[0].partner_id if partner is not None else None
-            await _follow(runtime, starts, one, race, json)
+            try:
+                await _follow(runtime, heads, starts, one, race, json)
+            finally:
+                reached.update((head.partner, starts[head.partner_id]) for head in heads)
         else:
             await _list(runtime, heads, starts, race, json)
 
-    work(do)
+    try:
+        work(do, make=False)
+    except KeyboardInterrupt as stop:
+        if not reached:
+            raise
+        from bibwire.store.partners import quoted
+
+        ways = " and ".join(f"--partner {quoted(name)} --since {seq}" for name, seq in reached.items())
+        raise type(stop)(f"stopped. Nothing is lost: go on with bibwire bibs --follow {ways}.") from None
 
 
 async def _heads(runtime: Runtime, partner: str | None, race: int | None, since: int | None) -> list[Head]:
@@ -63,6 +85,13 @@ async def _heads(runtime: Runtime, partner: str | None, race: int | None, since:
         raise SettingsError(
             f"Each partner counts its own changes, so --since needs --partner. There are: {names}."
         )
+    if since is not None:
+        for head in heads:
+            if since > head.last_seq:
+                raise SettingsError(
+                    f"The feed of {head.partner} ends at {head.last_seq}: no change has the number {since} "
+                    "yet. Was the partner removed and added again? Then read from the beginning: --since 0."
+                )
     if race is not None:
         await runtime.reports.check_race(race, partner_id)
     return heads
@@ -96,14 +125,22 @@ async def _list(
         print_json({"changes": [_as_json(change) for change in found], "next_since": ends})
         return
     out = console()
+    layout = Layout.of(heads, found)
+    if found and out.is_terminal:
+        _print_line(out, layout.header())
     for change in found:
-        _print_line(out, line(change))
+        _print_line(out, layout.line(change))
     if not found:
         out.print("No bib has changed" + (" since." if any(starts.values()) else " yet."))
 
 
 async def _follow(
-    runtime: Runtime, starts: dict[int, int], partner_id: int | None, race: int | None, json: bool
+    runtime: Runtime,
+    heads: list[Head],
+    starts: dict[int, int],
+    partner_id: int | None,
+    race: int | None,
+    json: bool,
 ) -> None:
     import asyncio
     from contextlib import aclosing
@@ -112,13 +149,16 @@ async def _follow(
     from bibwire.store.follow import follow
 
     out = console()
+    layout = Layout.of(heads, [])
+    if out.is_terminal and not json:
+        _print_line(out, layout.header())
     feed = follow(runtime.reports, since=starts, partner_id=partner_id, race_id=race)
     async with aclosing(feed) as changes:
         async for change in changes:
             if json:
                 print_json(_as_json(change))
             else:
-                _print_line(out, line(change))
+                _print_line(out, layout.line(change))
             # Printing does not wait; without this a long catch-up could not be stopped.
             await asyncio.sleep(0)
 
@@ -134,17 +174,58 @@ def _print_line(out: Console, text: Text) -> None:
     out.file.flush()
 
 
-def line(change: Change) -> Text:
-    """Return one change as a line: partner, seq, time, bib from and to, who, where."""
-    from rich.text import Text
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How wide the columns are whose texts differ in length, in cells of a terminal."""
 
-    from bibwire.cli.terminal import bib, moment, person, plain
+    partner: int
+    seq: int
+    who: int
 
-    colour = "green" if change.bib_to is not None else "red"
+    @classmethod
+    def of(cls, heads: Sequence[Head], changes: Sequence[Change]) -> Layout:
+        """Return the layout for these; what comes later and is longer pushes its own line aside."""
+        from rich.cells import cell_len
+
+        from bibwire.cli.terminal import plain
+
+        return cls(
+            partner=max([cell_len(plain(head.partner)) for head in heads], default=0),
+            seq=max([4, *(len(str(head.last_seq)) for head in heads)]),
+            who=min(LONGEST_WHO, max([LEAST_WHO, *(cell_len(_who(change)) for change in changes)])),
+        )
+
+    def header(self) -> Text:
+        """Return the names of the columns."""
+        from rich.text import Text
+
+        partner, seq = "partner".ljust(self.partner)[: self.partner], "seq".ljust(self.seq)
+        text = f"{partner} {seq} {'changed':<19}  {'from':>6} → {'to':<6} {'who':<{self.who}}  where"
+        return Text(text, style="dim")
+
+    def line(self, change: Change) -> Text:
+        """Return one change as a line: partner, seq, time, bib from and to, who, where."""
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        from bibwire.cli.terminal import bib, moment, plain
+
+        def padded(text: str, width: int) -> str:
+            return text + " " * (width - cell_len(text))
+
+        colour = "green" if change.bib_to is not None else "red"
+        # When the vendor says it happened; it does not say so of every change.
+        at = moment(change.modified_at or change.seen_at)
+        text = Text(f"{padded(plain(change.partner), self.partner)} {change.seq:<{self.seq}} {at}  ")
+        text.append(f"{bib(change.bib_from):>6} → {bib(change.bib_to):<6}", style=colour)
+        text.append(f" {padded(_who(change), self.who)}", style="bold")
+        event = plain(change.event) or f"event {change.event_id}"
+        text.append(f"  {event}, {plain((change.race or '').strip()) or 'race'} ({change.race_id})")
+        return text
+
+
+def _who(change: Change) -> str:
+    from bibwire.cli.terminal import person, plain
+
     why = {"removed": " (left the race)", "restored": " (is back)"}.get(change.kind, "")
-    text = Text(f"{plain(change.partner)} {change.seq:<6} {moment(change.seen_at)}  ")
-    text.append(f"{bib(change.bib_from):>6} → {bib(change.bib_to):<6}", style=colour)
-    text.append(f" {plain(person(change.first_name, change.last_name))}{why}", style="bold")
-    event = plain(change.event) or f"event {change.event_id}"
-    text.append(f"  {event}, {plain(change.race) or 'race'} ({change.race_id})")
-    return text
+    return f"{plain(person(change.first_name, change.last_name))}{why}"

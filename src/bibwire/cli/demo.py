@@ -92,13 +92,14 @@ async def _perform(settings: Settings, world: rsusim.World, seconds: float | Non
 
 
 async def _add_partners(runtime: Runtime, world: rsusim.World, screen: Screen) -> None:
+    from bibwire.cli.terminal import counted
     from bibwire.domain.secrets import Credential, Secret
 
     for account in world.accounts.values():
         credential = Credential("key", Secret(account.api_key), Secret(account.api_secret))
         races = await runtime.check_credential(credential)
         await runtime.partners.add(account.name, credential, calls_per_hour=CALLS_PER_HOUR, verified=True)
-        screen.say(f"Partner {account.name} is added: its key sees {len(races)} races.")
+        screen.say(f"Partner {account.name} is added: its key sees {counted(len(races), 'race')}.")
 
 
 async def _first_sync(runtime: Runtime, screen: Screen) -> None:
@@ -106,10 +107,12 @@ async def _first_sync(runtime: Runtime, screen: Screen) -> None:
     from bibwire.cli.sync import show
     from bibwire.engine.reports import SyncRequest
 
+    heads = await runtime.reports.heads()
     with sync_progress() as watch:
         report = await runtime.engine.sync(SyncRequest(full=True), watch=watch)
     screen.calls += report.calls
-    show(report)
+    show(report, await runtime.reports.loaded_since(heads))
+    await _look(runtime, screen)
     screen.say("Now its life goes on, and the mirror follows:")
 
 
@@ -118,14 +121,19 @@ async def _poll(runtime: Runtime, screen: Screen) -> None:
     from bibwire.engine.reports import SyncRequest
 
     while True:
-        status = await runtime.reports.status(runs=0)
-        screen.people = sum(partner.participants for partner in status.partners)
-        loaded = [race.as_of for race in status.races if race.as_of is not None]
-        screen.as_of = min(loaded, default=None)
         await runtime.clock.sleep(POLL_SECONDS)
         report = await runtime.engine.sync(SyncRequest())
         screen.calls += report.calls
         screen.trouble = f", {report.errors[0].error}" if report.errors else ""
+        await _look(runtime, screen)
+
+
+async def _look(runtime: Runtime, screen: Screen) -> None:
+    """Read how the mirror stands."""
+    status = await runtime.reports.status(runs=0)
+    screen.people = sum(partner.participants for partner in status.partners)
+    loaded = [race.as_of for race in status.races if race.as_of is not None]
+    screen.as_of = min(loaded, default=None)
 
 
 async def _follow(runtime: Runtime, screen: Screen) -> None:

@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
 def init() -> None:
     """Make the database ready, or bring it up to date; safe to run again."""
     from bibwire.cli.session import read_settings, work
+    from bibwire.cli.terminal import counted
     from bibwire.store.migrate import HEAD
     from bibwire.store.vault import KEY_FILE_NAME
 
@@ -39,6 +40,6 @@ def init() -> None:
             f"Credentials are encrypted with the key in {path}: keep a copy of it apart from the database's."
         )
     if partners:
-        typer.echo(f"{partners:,} partners are stored. Next: bibwire sync")
+        typer.echo(f"{counted(partners, 'partner is', 'partners are')} stored. Next: bibwire sync")
     else:
         typer.echo("Next: bibwire partner add NAME --api-key KEY")

@@ -35,28 +35,45 @@ def lookup(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Say who has a bib now and who had it before."""
-    from bibwire.cli.session import work
-    from bibwire.cli.terminal import as_fields, print_json
+    """
+    Say who has a bib now and who had it before.
+
+    Exit code 1: the race is not mirrored, so that nothing can be said of the bib.
+    """
+    from bibwire.cli.session import read_settings, work
+    from bibwire.cli.terminal import as_fields, complain, plain, print_json
 
     async def do(runtime: Runtime) -> list[BibAnswer]:
+        from bibwire.store.reports import OVER
+
         partner_id = None if partner is None else (await runtime.partners.get(partner)).partner_id
-        names = await runtime.reports.check_race(race, partner_id)
-        if live:
-            if len(names) > 1:
-                raise SettingsError(
-                    f"Race {race} is mirrored for {' and '.join(names)}: say with --partner whose "
-                    "calls to spend."
-                )
-            await runtime.engine.lookup_live(names[0], race, bib)
+        answers = await runtime.reports.lookup(bib, race, partner_id)
+        if live and len(answers) > 1:
+            names = " and ".join(answer.partner for answer in answers)
+            raise SettingsError(
+                f"Race {race} is mirrored for {names}: say with --partner whose calls to spend."
+            )
+        # RunSignup is not asked for a race that would not be loaded.
+        if not live or answers[0].why_not == OVER:
+            return answers
+        await runtime.engine.lookup_live(answers[0].partner, race, bib)
         return await runtime.reports.lookup(bib, race, partner_id)
 
-    answers = work(do)
+    answers = work(do, read_settings(summary=True), make=False)
     if json:
         print_json({"answers": [as_fields(answer) for answer in answers]})
     else:
         for answer in answers:
-            _show(answer)
+            if answer.mirrored or answer.now or answer.removed:
+                _show(answer)
+    lacking = [answer for answer in answers if not answer.mirrored]
+    for answer in lacking:
+        complain(
+            f"race {answer.race_id}, {plain(answer.race)}, is not mirrored for {plain(answer.partner)}: "
+            f"{answer.why_not}."
+        )
+    if len(lacking) == len(answers):
+        raise typer.Exit(1)
 
 
 def _show(answer: BibAnswer) -> None:
@@ -64,14 +81,14 @@ def _show(answer: BibAnswer) -> None:
 
     out = console()
     known = (
-        "not loaded yet"
+        "not mirrored in full"
         if answer.as_of is None
         else f"as of {moment(answer.as_of)}, {age(answer.age_seconds)} ago"
     )
     out.print(
         f"Bib {answer.bib} in {plain(answer.race)} ({answer.race_id}), {plain(answer.partner)}, {known}:"
     )
-    if not answer.now:
+    if not answer.now and answer.mirrored:
         out.print("  nobody has it now.")
     for holder in answer.now:
         out.print(f"  {_describe(holder)}, chip {plain(holder.chip_num) or 'none'}.", style="bold")

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bibwire.cli.options import JsonOption
+from bibwire.cli.terminal import counted
 from bibwire.domain.errors import BibwireError, PartnerStopped, RetryLater, SettingsError
 
 if TYPE_CHECKING:
+    from bibwire.api.client import CallMade
     from bibwire.domain.secrets import Credential, Secret
     from bibwire.runtime import Runtime
     from bibwire.store.partners import Partner
 
 Kind = Literal["key", "v2", "bearer"]
+MOST_CALLS = 1_000_000
+# Races named where a key does not see some.
+SHOWN_UNSEEN = 5
 
 app = typer.Typer(help="Add, list, change and remove partners.", no_args_is_help=True)
 
@@ -34,7 +39,7 @@ KindOption = Annotated[
 ]
 CallsPerHour = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, max=1_000_000, help="Calls the key may make in any hour (1000)."),
+    typer.Option(metavar="N", min=1, max=MOST_CALLS, help="Calls the key may make in any hour (1000)."),
 ]
 SecretStdin = Annotated[bool, typer.Option("--secret-stdin", help="Read the secret from standard input.")]
 SecretFile = Annotated[
@@ -65,12 +70,14 @@ def add(
 
     async def do(runtime: Runtime) -> None:
         await _refuse_same_variable(runtime, name)
-        races = None if no_check else await _check(runtime, credential)
+        await runtime.partners.check_new(name, credential)
+        races, calls = (None, 0) if no_check else await _check(runtime, credential)
         partner = await runtime.partners.add(
             name,
             credential,
             calls_per_hour=calls_per_hour or settings.calls_per_hour,
             verified=races is not None,
+            calls_made=calls,
         )
         _tell(f"Partner {partner.name} is added", partner, races)
         typer.echo("Its registrations come with: bibwire sync")
@@ -87,7 +94,7 @@ def list_partners(json: JsonOption = False) -> None:
     async def do(runtime: Runtime) -> list[Partner]:
         return await runtime.partners.list()
 
-    partners = work(do)
+    partners = work(do, make=False)
     if json:
         print_json({"partners": [as_fields(partner) for partner in partners]})
         return
@@ -124,8 +131,16 @@ def rotate(
     secret_stdin: SecretStdin = False,
     secret_file: SecretFile = None,
     no_check: NoCheck = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask, even if the new key does not see every race.")
+    ] = False,
 ) -> None:
-    """Replace a partner's key; its data and the calls already counted stay."""
+    """
+    Replace a partner's key; its data and the calls already counted stay.
+
+    A key that does not see every race that is kept fresh is taken only when confirmed. To change
+    the calls an hour alone: bibwire partner limit.
+    """
     from bibwire import logs
     from bibwire.cli.session import read_settings, work
 
@@ -134,10 +149,19 @@ def rotate(
     logs.hide(credential.secrets)
 
     async def do(runtime: Runtime) -> None:
-        await runtime.partners.get(name)
-        races = None if no_check else await _check(runtime, credential)
+        partner = await runtime.partners.get(name)
+        await runtime.partners.check_key(credential, of=partner)
+        races, calls = (None, 0) if no_check else await _check(runtime, credential)
+        if races is not None and not yes:
+            unseen = await runtime.reports.races_not_among(partner.partner_id, races)
+            if unseen:
+                _confirm_unseen(partner.name, unseen)
         partner = await runtime.partners.rotate(
-            name, credential, calls_per_hour=calls_per_hour, verified=races is not None
+            partner.name,
+            credential,
+            calls_per_hour=calls_per_hour,
+            verified=races is not None,
+            calls_made=calls,
         )
         _tell(f"Partner {partner.name} has a new key", partner, races)
 
@@ -145,14 +169,38 @@ def rotate(
 
 
 @app.command()
-def pause(name: Name) -> None:
-    """Ask RunSignup nothing more for a partner, until it is resumed."""
+def limit(
+    name: Name,
+    calls: Annotated[
+        int, typer.Argument(metavar="CALLS", min=1, max=MOST_CALLS, help="Calls an hour.", show_default=False)
+    ],
+) -> None:
+    """Change how many calls a partner's key may make in any hour; in force at once."""
     from bibwire.cli.session import work
 
     async def do(runtime: Runtime) -> Partner:
-        return await runtime.partners.pause(name)
+        return await runtime.partners.limit(name, calls)
 
-    typer.echo(f"Partner {work(do).name} is paused. Its data stays; go on with: bibwire partner resume")
+    partner = work(do, make=False)
+    typer.echo(f"Partner {partner.name} may make {counted(partner.calls_per_hour, 'call')} an hour.")
+
+
+@app.command()
+def pause(name: Name) -> None:
+    """Ask RunSignup nothing more for a partner, until it is resumed."""
+    from bibwire.cli.session import work
+    from bibwire.cli.terminal import moment
+    from bibwire.store.partners import quoted
+
+    async def do(runtime: Runtime) -> tuple[Partner, Partner]:
+        return await runtime.partners.get(name), await runtime.partners.pause(name)
+
+    before, partner = work(do, make=False)
+    since = "" if before.paused_at is None else f" already, since {moment(before.paused_at)}"
+    typer.echo(
+        f"Partner {partner.name} is paused{since}. Its data stays; go on with: "
+        f"bibwire partner resume {quoted(partner.name)}"
+    )
 
 
 @app.command()
@@ -160,10 +208,14 @@ def resume(name: Name) -> None:
     """Go on with a partner that was paused."""
     from bibwire.cli.session import work
 
-    async def do(runtime: Runtime) -> Partner:
-        return await runtime.partners.resume(name)
+    async def do(runtime: Runtime) -> tuple[Partner, Partner]:
+        return await runtime.partners.get(name), await runtime.partners.resume(name)
 
-    typer.echo(f"Partner {work(do).name} is active again. What it missed comes with: bibwire sync")
+    before, partner = work(do, make=False)
+    if before.paused_at is None:
+        typer.echo(f"Partner {partner.name} was not paused; it is active.")
+    else:
+        typer.echo(f"Partner {partner.name} is active again. What it missed comes with: bibwire sync")
 
 
 @app.command()
@@ -181,10 +233,10 @@ def remove(
             _confirm(partner.name, state.races, state.participants)
         counts = await runtime.partners.remove(partner.name)
         kept = ("participants", "changes", "races", "events")
-        told = ", ".join(f"{counts[table]:,} {table}" for table in kept)
+        told = ", ".join(counted(counts[table], table.removesuffix("s")) for table in kept)
         typer.echo(f"Partner {partner.name} is removed, with {told}.")
 
-    work(do)
+    work(do, make=False)
 
 
 def _confirm(name: str, races: int, participants: int) -> None:
@@ -192,9 +244,30 @@ def _confirm(name: str, races: int, participants: int) -> None:
         raise SettingsError(
             f"Removing {name} deletes all its data, and there is no terminal to ask on: add --yes."
         )
-    typer.echo(f"This deletes {name} with {races:,} races and {participants:,} people, for good.", err=True)
+    typer.echo(
+        f"This deletes {name} with {counted(races, 'race')} and {counted(participants, 'person', 'people')}, "
+        "for good.",
+        err=True,
+    )
     if typer.prompt("Type the partner's name to go on", err=True).strip() != name:
         raise SettingsError("That is not the name. Nothing was removed.")
+
+
+def _confirm_unseen(name: str, unseen: list[tuple[int, str]]) -> None:
+    """Go on only if somebody wants a key that does not see these races of the mirror."""
+    from bibwire.cli.terminal import plain
+
+    named = ", ".join(f"{race_id} {plain(race.strip())}" for race_id, race in unseen[:SHOWN_UNSEEN])
+    more = f" and {len(unseen) - SHOWN_UNSEEN:,} more" if len(unseen) > SHOWN_UNSEEN else ""
+    told = (
+        f"The new key does not see {counted(len(unseen), 'race')} of {name} that the mirror keeps fresh: "
+        f"{named}{more}."
+    )
+    if not sys.stdin.isatty():
+        raise SettingsError(f"{told} Nothing was changed; if that is right, add --yes.")
+    typer.echo(f"{told} They would be updated no more.", err=True)
+    if typer.prompt("Type the partner's name to go on", err=True).strip() != name:
+        raise SettingsError("That is not the name. Nothing was changed.")
 
 
 def _read_credential(
@@ -243,12 +316,13 @@ def _read_secret(what: str, from_stdin: bool, path: Path | None) -> Secret:
     return Secret(text)
 
 
-async def _check(runtime: Runtime, credential: Credential) -> list[int]:
-    """Ask the vendor which races the key sees."""
+async def _check(runtime: Runtime, credential: Credential) -> tuple[list[int], int]:
+    """Ask the vendor which races the key sees; return them, and how many calls that took."""
+    calls: list[CallMade] = []
     if sys.stderr.isatty():
         typer.echo("Asking RunSignup about the key ...", err=True)
     try:
-        return await runtime.check_credential(credential)
+        races = await runtime.check_credential(credential, calls.append)
     except RetryLater as error:
         raise type(error)(
             f"The key could not be checked, nothing was stored: {str(error).rstrip('.')}. "
@@ -260,6 +334,7 @@ async def _check(runtime: Runtime, credential: Credential) -> list[int]:
         ) from error
     except BibwireError as error:
         raise type(error)(f"Nothing was stored: {error}") from error
+    return races, len(calls)
 
 
 async def _refuse_same_variable(runtime: Runtime, name: str) -> None:
@@ -275,5 +350,6 @@ async def _refuse_same_variable(runtime: Runtime, name: str) -> None:
 
 
 def _tell(done: str, partner: Partner, races: list[int] | None) -> None:
-    seen = "unchecked" if races is None else f"it sees {len(races):,} races"
-    typer.echo(f"{done}: key ...{partner.fingerprint} ({seen}), {partner.calls_per_hour:,} calls an hour.")
+    seen = "unchecked" if races is None else f"it sees {counted(len(races), 'race')}"
+    calls = counted(partner.calls_per_hour, "call")
+    typer.echo(f"{done}: key ...{partner.fingerprint} ({seen}), {calls} an hour.")

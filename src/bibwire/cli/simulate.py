@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
+
+if TYPE_CHECKING:
+    from rsusim.world import World
 
 
 def add_to(app: typer.Typer) -> None:
@@ -12,7 +17,25 @@ def add_to(app: typer.Typer) -> None:
 
 
 def simulate(context: typer.Context) -> None:
-    """Serve a simulated RunSignup on this machine; options are those of python -m rsusim."""
+    """Serve a simulated RunSignup on this machine, to try everything without an account."""
     from rsusim.__main__ import main
 
-    raise typer.Exit(main(context.args))
+    raise typer.Exit(main(context.args, program="bibwire simulate", introduce=introduce))
+
+
+def introduce(world: World, base_url: str) -> str:
+    """Return who can be mirrored from here, and what to type for it."""
+    from bibwire.store.partners import quoted
+
+    accounts = list(world.accounts.values())
+    lines = [f"RunSignup is simulated at {base_url}; all people are invented. Ctrl-C ends it.", ""]
+    for account in accounts:
+        lines += [account.name, f"  key     {account.api_key}", f"  secret  {account.api_secret}"]
+    first = accounts[0]
+    lines += [
+        "",
+        f"To mirror {first.name}, paste into another terminal, and type the secret when asked:",
+        f"  export BIBWIRE_API_URL={base_url}",
+        f"  bibwire partner add {quoted(first.name)} --api-key {first.api_key}",
+    ]
+    return "\n".join(lines)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bibwire.cli.options import JsonOption
+from bibwire.domain.errors import SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,25 +24,35 @@ URGENCIES = {
     None: "not live",
 }
 MOST_RACES = 20
+WATCH_SECONDS = 2.0
 
 
 def add_to(app: typer.Typer) -> None:
     app.command()(status)
 
 
-def status(json: JsonOption = False) -> None:
+def status(
+    json: JsonOption = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again every 2 seconds, until Ctrl-C.")
+    ] = False,
+) -> None:
     """Show how fresh the mirror is, what fails, and what is left of the budget."""
     from bibwire.cli.session import work
-    from bibwire.cli.terminal import as_fields, print_json
+    from bibwire.cli.terminal import as_fields, console, print_json
 
     async def do(runtime: Runtime) -> Status:
         return await runtime.reports.status()
 
-    state = work(do)
+    if watch:
+        work(_watch, make=False)
+        return
+    state = work(do, make=False)
     if json:
         print_json(
             {
                 "partners": [as_fields(partner) for partner in state.partners],
+                "blocked_callers": [as_fields(block) for block in state.caller_blocks],
                 "freshness": freshness(state.races),
                 "races": [as_fields(race, late=race.is_late) for race in state.races],
                 "quarantine": [as_fields(entry) for entry in state.quarantine],
@@ -50,7 +61,26 @@ def status(json: JsonOption = False) -> None:
             }
         )
     else:
-        _show(state)
+        _show(console(), state)
+
+
+async def _watch(runtime: Runtime) -> None:
+    """Show the status again and again on the whole terminal."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from bibwire.cli.terminal import console
+
+    out = console()
+    if not out.is_terminal:
+        raise SettingsError("--watch needs a terminal; programs read 'bibwire status --json'.")
+    with Live(console=out, screen=True, auto_refresh=False) as live:
+        while True:
+            state = await runtime.reports.status()
+            with out.capture() as shown:
+                _show(out, state)
+            live.update(Text.from_ansi(shown.get()), refresh=True)
+            await runtime.clock.sleep(WATCH_SECONDS)
 
 
 def freshness(races: list[RaceState]) -> list[dict[str, object]]:
@@ -74,24 +104,28 @@ def freshness(races: list[RaceState]) -> list[dict[str, object]]:
     return rows
 
 
-def _show(state: Status) -> None:
-    from bibwire.cli.terminal import console
-
-    out = console()
+def _show(out: Console, state: Status) -> None:
     if not state.partners:
         out.print("No partner is stored yet. Add one with: bibwire partner add NAME --api-key KEY")
         return
-    _show_partners(out, state)
-    _show_freshness(out, state)
-    _show_troubles(out, state)
-    _show_runs(out, state)
+    parts = (_show_partners, _show_budgets, _show_freshness, _show_races, _show_troubles, _show_runs)
+    if sum([part(out, state) for part in parts]):
+        out.print("Some columns have no room here: bibwire status --json has them all.", style="dim")
 
 
-def _show_partners(out: Console, state: Status) -> None:
-    from bibwire.cli.terminal import moment, row, table
+def _show_partners(out: Console, state: Status) -> int:
+    from bibwire.cli.terminal import Column, counted, fitted, moment, plain
 
-    numbers = ("races", "events", "people", "quarantined", "seq", "calls, last hour")
-    shown = table("Partners", "partner", *numbers, "state", right=numbers)
+    columns = (
+        Column("partner", flexible=True),
+        Column("live races", right=True),
+        Column("events", right=True, spare=2),
+        Column("people", right=True),
+        Column("quarantined", right=True, spare=1),
+        Column("seq", right=True, spare=3),
+        Column("state", flexible=True),
+    )
+    rows: list[tuple[tuple[object, ...], str | None]] = []
     for partner in state.partners:
         told, style = "active", None
         if partner.paused_at is not None:
@@ -101,23 +135,66 @@ def _show_partners(out: Console, state: Status) -> None:
             style = "red"
         cells = (
             partner.partner,
-            partner.races,
+            f"{partner.live_races:,} of {partner.races:,}",
             partner.events,
             partner.participants,
             partner.quarantined,
             partner.last_seq,
-            f"{partner.calls_last_hour:,} of {partner.calls_per_hour:,}",
             told,
         )
-        row(shown, cells, style=style)
-    out.print(shown)
+        rows.append((cells, style))
+    left_out = fitted(out, "Partners", columns, rows)
+    for partner in state.partners:
+        if past := partner.past_races_not_mirrored:
+            out.print(
+                f"{plain(partner.partner)}: {counted(past, 'past race')} not mirrored; sync keeps events "
+                "that are still to come or ended within 7 days."
+            )
+    return left_out
 
 
-def _show_freshness(out: Console, state: Status) -> None:
-    from bibwire.cli.terminal import age, row, table
+def _show_budgets(out: Console, state: Status) -> int:
+    from bibwire.cli.terminal import Column, fitted, moment
 
-    numbers = ("races", "late", "not loaded", "failing", "oldest", "may be")
-    shown = table("Freshness", "races that are", *numbers, right=numbers)
+    classes = list(state.partners[0].calls_by_urgency)
+    columns = (
+        Column("partner", flexible=True),
+        Column("calls", right=True),
+        *(Column(name.replace("_", " "), right=True, spare=spare) for spare, name in enumerate(classes, 1)),
+        Column("vendor", flexible=True),
+    )
+    rows: list[tuple[tuple[object, ...], str | None]] = []
+    for partner in state.partners:
+        told, style = "", None
+        if partner.limit_in_use < partner.calls_per_hour:
+            told = f"asked for fewer: {partner.calls_per_hour:,} an hour are configured"
+            style = "yellow"
+        if partner.blocked_until is not None:
+            told = f"none before {moment(partner.blocked_until)}: {partner.blocked_reason or 'throttled'}"
+            style = "red"
+        total = f"{partner.calls_last_hour:,} of {partner.limit_in_use:,}"
+        spent = (partner.calls_by_urgency[name] for name in classes)
+        rows.append(((partner.partner, total, *spent, told), style))
+    left_out = fitted(out, "Calls of the last hour", columns, rows)
+    for block in state.caller_blocks:
+        until = moment(block.until)
+        out.print(f"No calls for any partner before {until}: {block.reason or 'throttled'}.", style="red")
+    return left_out
+
+
+def _show_freshness(out: Console, state: Status) -> int:
+    from bibwire.cli.terminal import Column, age, fitted
+
+    columns = (
+        Column("races that are", flexible=True),
+        Column("races", right=True),
+        Column("late", right=True),
+        Column("not loaded", right=True, spare=1),
+        Column("failing", right=True),
+        Column("oldest", right=True),
+        Column("may be", right=True),
+    )
+    rows: list[tuple[tuple[object, ...], str | None]] = []
     for tier in freshness(state.races):
         target, oldest = tier["target_seconds"], tier["oldest_seconds"]
         cells = (
@@ -129,22 +206,67 @@ def _show_freshness(out: Console, state: Status) -> None:
             age(oldest) if isinstance(oldest, float) else "",
             age(target) if isinstance(target, int) else "",
         )
-        row(shown, cells, style="yellow" if tier["late"] or tier["failing"] else None)
-    if shown.row_count:
-        out.print(shown)
-    else:
-        out.print(
-            "No race is live: none is still to come or ended within 7 days. Is it before the first sync?"
+        rows.append((cells, "yellow" if tier["late"] or tier["failing"] else None))
+    if rows:
+        return fitted(out, "Freshness", columns, rows)
+    out.print("No race is live: none is still to come or ended within 7 days. Is it before the first sync?")
+    return 0
+
+
+def _show_races(out: Console, state: Status) -> int:
+    """List the races by their numbers, the most urgent first."""
+    from bibwire.cli.terminal import Column, age, fitted, moment
+
+    if not state.races:
+        return 0
+    columns = (
+        Column("race", right=True),
+        Column("name", flexible=True),
+        Column("start"),
+        Column("old", right=True),
+        Column("may be", right=True),
+        Column("partner", flexible=True, spare=1),
+    )
+    rows = [
+        (
+            (
+                str(race.race_id),
+                (race.race or "").strip(),
+                moment(race.starts_at)[: len("2026-09-12 06:40")],
+                age(race.age_seconds),
+                "" if race.target_seconds is None else age(race.target_seconds),
+                race.partner,
+            ),
+            _style(race),
         )
+        for race in state.races[:MOST_RACES]
+    ]
+    left_out = fitted(out, "Races, the most urgent first", columns, rows)
+    if len(state.races) > MOST_RACES:
+        out.print(f"and {len(state.races) - MOST_RACES:,} more: bibwire status --json")
+    return left_out
 
 
-def _show_troubles(out: Console, state: Status) -> None:
-    from bibwire.cli.terminal import age, moment, row, table
+def _style(race: RaceState) -> str | None:
+    if race.failing_since is not None:
+        return "red"
+    return "yellow" if race.is_late else None
 
+
+def _show_troubles(out: Console, state: Status) -> int:
+    from bibwire.cli.terminal import Column, age, fitted, moment
+
+    left_out = 0
     troubled = [race for race in state.races if race.is_late or race.failing_since is not None]
     if troubled:
-        title = f"Late or failing ({min(len(troubled), MOST_RACES)} of {len(troubled)})"
-        shown = table(title, "partner", "race", "name", "start", "mirror is old", "why")
+        columns = (
+            Column("race", right=True),
+            Column("name", flexible=True),
+            Column("mirror is old", right=True, spare=1),
+            Column("partner", flexible=True, spare=2),
+            Column("why", flexible=True),
+        )
+        rows: list[tuple[tuple[object, ...], str | None]] = []
         for race in troubled[:MOST_RACES]:
             why = (
                 "" if race.failing_since is None else f"since {moment(race.failing_since)}: {race.last_error}"
@@ -152,59 +274,93 @@ def _show_troubles(out: Console, state: Status) -> None:
             if race.access_lost_at is not None:
                 why = f"no right on it since {moment(race.access_lost_at)}"
             cells = (
-                race.partner,
                 str(race.race_id),
-                race.race,
-                moment(race.starts_at),
+                (race.race or "").strip(),
                 age(race.age_seconds),
-                why,
+                race.partner,
+                why or "late",
             )
-            row(shown, cells, style="red" if race.failing_since is not None else "yellow")
-        out.print(shown)
+            rows.append((cells, _style(race)))
+        title = f"Late or failing ({min(len(troubled), MOST_RACES)} of {len(troubled)})"
+        left_out += fitted(out, title, columns, rows)
     if state.quarantine:
-        shown = table("Quarantine", "partner", "source", "records", "last seen", "reason", right=("records",))
-        for entry in state.quarantine:
-            record = (entry.partner, entry.source, entry.records, moment(entry.last_seen_at), entry.reason)
-            row(shown, record)
-        out.print(shown)
-
-
-def _show_runs(out: Console, state: Status) -> None:
-    from bibwire.cli.terminal import moment, row, table
-
-    if state.last_day:
-        numbers = ("runs", "failed", "partial", "calls", "inserted", "updated", "removed")
-        shown = table("Last 24 hours", "partner", *numbers, right=numbers)
-        for day in state.last_day:
-            cells = (
-                day.partner,
-                day.runs,
-                day.failed,
-                day.partial,
-                day.calls,
-                day.rows_inserted,
-                day.rows_updated,
-                day.rows_removed,
-            )
-            row(shown, cells, style="red" if day.failed else None)
-        out.print(shown)
-    if state.last_runs:
-        counted = ("calls", "inserted", "updated", "removed")
-        shown = table(
-            "Last runs", "ended", "partner", "race", "kind", "outcome", *counted, "error", right=counted
+        kept = (
+            Column("partner", flexible=True),
+            Column("source"),
+            Column("records", right=True),
+            Column("last seen", spare=1),
+            Column("reason", flexible=True),
         )
-        for run in state.last_runs:
-            ended = (
-                moment(run.finished_at),
-                run.partner,
-                run.race or run.race_id,
-                run.kind,
-                run.outcome,
-                run.calls,
-                run.rows_inserted,
-                run.rows_updated,
-                run.rows_removed,
-                run.error,
+        records = [
+            ((entry.partner, entry.source, entry.records, moment(entry.last_seen_at), entry.reason), None)
+            for entry in state.quarantine
+        ]
+        left_out += fitted(out, "Quarantine", kept, records)
+    return left_out
+
+
+def _show_runs(out: Console, state: Status) -> int:
+    from bibwire.cli.terminal import Column, fitted, moment
+
+    left_out = 0
+    if state.last_day:
+        columns = (
+            Column("partner", flexible=True),
+            Column("runs", right=True),
+            Column("failed", right=True),
+            Column("partial", right=True, spare=1),
+            Column("calls", right=True),
+            Column("inserted", right=True, spare=2),
+            Column("updated", right=True, spare=3),
+            Column("removed", right=True, spare=4),
+        )
+        days = [
+            (
+                (
+                    day.partner,
+                    day.runs,
+                    day.failed,
+                    day.partial,
+                    day.calls,
+                    day.rows_inserted,
+                    day.rows_updated,
+                    day.rows_removed,
+                ),
+                "red" if day.failed else None,
             )
-            row(shown, ended, style="red" if run.outcome == "failed" else None)
-        out.print(shown)
+            for day in state.last_day
+        ]
+        left_out += fitted(out, "Last 24 hours", columns, days)
+    if state.last_runs:
+        parts = (
+            Column("ended"),
+            Column("partner", flexible=True, spare=2),
+            Column("race", flexible=True),
+            Column("kind"),
+            Column("outcome"),
+            Column("calls", right=True, spare=3),
+            Column("inserted", right=True, spare=4),
+            Column("updated", right=True, spare=5),
+            Column("removed", right=True, spare=6),
+            Column("error", flexible=True, spare=1),
+        )
+        runs = [
+            (
+                (
+                    moment(run.finished_at),
+                    run.partner,
+                    (run.race or "").strip() or run.race_id,
+                    run.kind,
+                    run.outcome,
+                    run.calls,
+                    run.rows_inserted,
+                    run.rows_updated,
+                    run.rows_removed,
+                    run.error,
+                ),
+                "red" if run.outcome == "failed" else None,
+            )
+            for run in state.last_runs
+        ]
+        left_out += fitted(out, "Last runs", parts, runs)
+    return left_out

@@ -11,6 +11,12 @@ from bibwire.cli.options import JsonOption, PartnerOption, RaceOption
 if TYPE_CHECKING:
     from bibwire.engine.reports import SyncReport
     from bibwire.runtime import Runtime
+    from bibwire.store.permits import Refusal
+    from bibwire.store.reports import Loaded
+
+PARTLY = 3
+# A shorter wait is over before it is read about.
+WORTH_TELLING_SECONDS = 3.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,45 +29,114 @@ def sync(
     full: Annotated[
         bool, typer.Option("--full", help="List everybody again, and find who is missing.")
     ] = False,
+    no_wait: Annotated[
+        bool,
+        typer.Option("--no-wait", help="Where the hour's calls are used up, leave the rest: exit code 3."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Fetch what changed, for all partners; a race not loaded before is loaded in full."""
-    from bibwire.cli.progress import sync_progress
-    from bibwire.cli.session import work
-    from bibwire.cli.terminal import complain, print_json
+    """
+    Fetch what changed, for all partners; a race not loaded before is loaded in full.
 
-    async def do(runtime: Runtime) -> SyncReport:
+    Kept are races with an event that is still to come or ended within 7 days.
+    """
+    from bibwire.cli.progress import sync_progress
+    from bibwire.cli.session import read_settings, work
+    from bibwire.cli.terminal import complain, counted, print_json
+
+    patience = Patience(no_wait)
+
+    async def do(runtime: Runtime) -> tuple[SyncReport, Loaded]:
         from bibwire.engine.reports import SyncRequest
 
+        runtime.on_wait = patience.wait
         request = SyncRequest(partner=partner, race_id=race, full=full)
+        heads = await runtime.reports.heads()
         with sync_progress() as watch:
-            return await runtime.engine.sync(request, watch=watch)
+            report = await runtime.engine.sync(request, watch=watch)
+        undone = report.races - report.races_synced - len(report.errors)
+        # A partner that was stopped as a whole leaves races for a reason that is told.
+        if full and undone > 0 and all(error.race_id is not None for error in report.errors):
+            report.notes.append(
+                f"{counted(undone, 'race was', 'races were')} not listed in full, because another process "
+                "was at work there: run it again."
+            )
+        if race is None:
+            report.notes += await not_mirrored(runtime, partner)
+        return report, await runtime.reports.loaded_since(heads)
 
-    report = work(do)
+    report, loaded = work(do, read_settings(summary=True))
     if json:
         print_json(report.as_json())
     else:
-        show(report)
+        show(report, loaded)
     if report.errors:
         first, all_failed = report.errors[0], report.exit_code == 1
         more = f" (and {len(report.errors) - 1:,} more)" if len(report.errors) > 1 else ""
         where = first.partner if first.race_id is None else f"{first.partner}, race {first.race_id}"
         done = "nothing could be synced" if all_failed else "only a part could be synced"
         complain(f"{done}: {where}: {first.error}{more}. The next sync tries again.")
-    raise typer.Exit(report.exit_code)
+    # What was left for later has not failed.
+    raise typer.Exit(PARTLY if patience.left and report.exit_code == 1 else report.exit_code)
 
 
-def show(report: SyncReport) -> None:
-    """Print what a sync did."""
-    from bibwire.cli.terminal import console, plain, row, table
+class Patience:
+    """Tells once for each partner that its calls are used up; with `no_wait`, ends the wait."""
+
+    def __init__(self, no_wait: bool) -> None:
+        self._no_wait = no_wait
+        self._told: set[str] = set()
+        self.left = False
+
+    def wait(self, partner: str, refusal: Refusal) -> None:
+        """Say until when is waited, or raise BudgetSpent."""
+        from datetime import UTC, datetime, timedelta
+
+        from bibwire.cli.terminal import complain, moment, plain
+        from bibwire.domain.errors import BudgetSpent
+
+        until = moment(datetime.now(UTC) + timedelta(seconds=refusal.seconds))
+        spent = refusal.reason is None
+        if spent and self._no_wait:
+            self.left = True
+            raise BudgetSpent(
+                f"The hour's calls of {plain(partner)} are used up; there is room again at {until}",
+                seconds=refusal.seconds,
+            )
+        if partner in self._told or refusal.seconds < WORTH_TELLING_SECONDS:
+            return
+        self._told.add(partner)
+        why = "the hour's calls are used up" if spent else f"RunSignup asks for a pause ({refusal.reason})"
+        complain(
+            f"{plain(partner)}: {why}. Waiting until {until}; Ctrl-C is safe, the next sync goes on there."
+        )
+
+
+async def not_mirrored(runtime: Runtime, partner: str | None) -> list[str]:
+    """Return a sentence for each partner some of whose races are too old for `sync`."""
+    from bibwire.cli.terminal import counted
+
+    counts = await runtime.reports.race_counts()
+    return [
+        f"{each.name}: {counted(past, 'past race')} not mirrored: sync keeps events that are still to come "
+        "or ended within 7 days."
+        for each in await runtime.engine.chosen(partner)
+        if each.partner_id in counts and (past := counts[each.partner_id].past_not_mirrored)
+    ]
+
+
+def show(report: SyncReport, loaded: Loaded) -> None:
+    """Print what a sync did, and what its first loads came to."""
+    from bibwire.cli.terminal import console, counted, plain, row, table
 
     out = console()
     if not report.partners:
         out.print("No partner is active. Add one with: bibwire partner add NAME --api-key KEY")
         return
     people, bibs = report.participants, report.bibs
-    rate = (people.inserted + people.updated + people.unchanged) / max(report.seconds, 0.001)
-    done = table("", "people", "", "bibs", " ", right=("", " "))
+    read = people.inserted + people.updated + people.unchanged
+    rate = f" ({read / max(report.seconds, 0.001):,.0f} people/s)" if read else ""
+    done = table("", "people", "", "bib changes", " ", right=("", " "))
     left = [
         ("inserted", people.inserted),
         ("updated", people.updated),
@@ -74,9 +149,17 @@ def show(report: SyncReport) -> None:
     for index, (name, count) in enumerate(left):
         row(done, (name, count, *(right[index] if index < len(right) else ("", ""))))
     out.print(done)
+    if loaded.races:
+        kept = counted(loaded.removed, "more that left is", "more that left are")
+        out.print(
+            f"Loaded for the first time: {counted(loaded.races, 'race')} with "
+            f"{counted(loaded.people, 'person', 'people')}, {loaded.with_bib:,} of them with a bib; "
+            f"{kept} kept as removed. Bib changes are counted from here on."
+        )
     out.print(
-        f"{report.partners:,} partners, {report.races:,} races, {report.events:,} events in "
-        f"{report.seconds:.1f} s with {report.calls:,} calls ({rate:,.0f} people/s)."
+        f"{counted(report.partners, 'partner')}, {counted(report.races, 'race')}, "
+        f"{counted(report.events, 'event')} in {report.seconds:.1f} s with "
+        f"{counted(report.calls, 'call')}{rate}."
     )
     if people.quarantined:
         out.print("Records that cannot be stored are kept with their reason: bibwire status.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,68 @@ def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """
+    A column of a fitted table.
+
+    `right`: it holds numbers. `flexible`: its text may go over several lines, between words.
+    `spare`: on a narrow terminal it is left out, the largest first; 0: never.
+    """
+
+    name: str
+    right: bool = False
+    flexible: bool = False
+    spare: int = 0
+
+
+# What is in a flexible column stays readable down to here.
+NARROWEST = 14
+
+
+def fitted(
+    out: Console, title: str, columns: Sequence[Column], rows: Iterable[tuple[Sequence[object], str | None]]
+) -> int:
+    """
+    Print a table as wide as the terminal allows; return how many columns were left out.
+
+    Args:
+        rows: The cells of each row, one a column, and its style.
+    """
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [([plain(cell) for cell in each], style) for each, style in rows]
+    widths = [
+        max(cell_len(column.name), *(cell_len(each[index]) for each, _ in cells), 0)
+        for index, column in enumerate(columns)
+    ]
+
+    def needed(kept: Sequence[int]) -> int:
+        least = (min(widths[i], NARROWEST) if columns[i].flexible else widths[i] for i in kept)
+        return sum(least) + 3 * (len(kept) - 1)
+
+    # A column that says nothing is not missed.
+    kept = [i for i in range(len(columns)) if any(each[i] for each, _ in cells)]
+    before = len(kept)
+    while needed(kept) > out.width and any(columns[i].spare for i in kept):
+        kept.remove(max(kept, key=lambda i: columns[i].spare))
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i in kept:
+        made.add_column(
+            columns[i].name,
+            justify="right" if columns[i].right else "left",
+            no_wrap=not columns[i].flexible,
+            overflow="fold" if columns[i].flexible else "ellipsis",
+        )
+    for each, style in cells:
+        made.add_row(*(Text(each[i]) for i in kept), style=style)
+    out.print(made)
+    return before - len(kept)
+
+
 def row(to: Table, cells: Iterable[object], *, style: str | None = None) -> None:
     """Add a row; None is shown as nothing."""
     from rich.text import Text
@@ -95,6 +158,11 @@ def age(seconds: float | None) -> str:
 def moment(at: datetime | None) -> str:
     """Return an instant in this machine's zone, to the second."""
     return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return `1 race`, `2 races`; `many` is the plural where it is no mere s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def person(first_name: str | None, last_name: str | None) -> str:

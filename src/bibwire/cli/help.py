@@ -1,0 +1,68 @@
+"""What `--help` shows of a command: its options in people's words, and an example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+# By the command's name; a group's as `group command`.
+EXAMPLES = {
+    "init": ("bibwire init",),
+    "doctor": ("bibwire doctor",),
+    "sync": (
+        "bibwire sync",
+        'bibwire sync --partner "Peak Timing" --race 98765',
+        "bibwire sync --full --json",
+    ),
+    "run": ("bibwire run", "bibwire run --workers 4"),
+    "worker": ("bibwire worker",),
+    "discover": ('bibwire discover --partner "Peak Timing"',),
+    "plan": ("bibwire plan",),
+    "status": ("bibwire status", "bibwire status --watch", "bibwire status --json"),
+    "bibs": (
+        "bibwire bibs --race 98765",
+        "bibwire bibs --follow",
+        'bibwire bibs --partner "Peak Timing" --since 41203 --follow --json',
+    ),
+    "lookup": ("bibwire lookup 1234 --race 98765", "bibwire lookup 1234 --race 98765 --live"),
+    "psql": ("bibwire psql", "bibwire psql -c 'SELECT count(*) FROM bibwire.participants'"),
+    "demo": ("bibwire demo --seconds 30",),
+    "partner add": (
+        'bibwire partner add "Peak Timing" --api-key KEY',
+        'bibwire partner add "Peak Timing" --api-key KEY --secret-file secret.txt',
+    ),
+    "partner list": ("bibwire partner list",),
+    "partner rotate": ('bibwire partner rotate "Peak Timing" --api-key NEW-KEY',),
+    "partner limit": ('bibwire partner limit "Peak Timing" 2000',),
+    "partner pause": ('bibwire partner pause "Peak Timing"',),
+    "partner resume": ('bibwire partner resume "Peak Timing"',),
+    "partner remove": ('bibwire partner remove "Peak Timing"',),
+}
+
+
+class Command(TyperCommand):
+    """A command whose help shows neither Python's types nor how large a number may be."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)
+        for param in params:
+            has_value = param.param_type_name == "option" and param.metavar is not None
+            shown = param.metavar if has_value else None
+            if param.type_descriptor.is_choice:
+                shown = param.display_type(ctx).strip("<>")
+            # On the instance: the library has no option for it.
+            param.display_type_rich = lambda ctx, shown=shown: shown
+            param._get_number_range_help_str = lambda: None
+        return params
+
+
+def teach(app: typer.Typer, group: str = "") -> None:
+    """Give every command of `app` this help and its examples."""
+    for info in app.registered_commands:
+        name = info.name or getattr(info.callback, "__name__", "")
+        info.cls = Command
+        if examples := EXAMPLES.get(f"{group} {name}".strip()):
+            title = "Examples:" if len(examples) > 1 else "Example:"
+            info.epilog = "\n".join((title, *examples))
