@@ -87,3 +87,19 @@ def test_a_look_up_by_a_person_is_counted_as_one(
 
     [partner] = house.run(house.runtime.reports.partners())
     assert partner.calls_by_urgency["live"] >= 2
+
+
+def test_a_pause_is_one_error_of_the_partner_and_none_of_its_races(
+    house: House, world: rsusim.World, peak: rsusim.Account
+) -> None:
+    for number in range(6):
+        race = world.add_race([peak], f"Race {number}", "America/Chicago")
+        world.register(world.add_event(race, "5K", world.now.replace(tzinfo=None)))
+    house.add_partner(peak)
+    world.faults.add(rsusim.Fault(path="participants", kind="http_429", retry_after=3600, times=1))
+
+    report = house.sync()
+
+    assert [error.race_id for error in report.errors] == [None]
+    assert house.rows("SELECT FROM bibwire.scopes WHERE failing_since IS NOT NULL") == []
+    assert house.rows("SELECT FROM bibwire.credentials WHERE failing_since IS NOT NULL") == []

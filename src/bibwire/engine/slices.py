@@ -21,7 +21,7 @@ from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
 from bibwire.domain import schedule as rules
 from bibwire.domain.budget import Urgency
-from bibwire.domain.errors import BibwireError, BudgetSpent, PartnerStopped, ScopeBusy
+from bibwire.domain.errors import BibwireError, Blocked, BudgetSpent, PartnerStopped, ScopeBusy
 from bibwire.domain.sweeps import Stream
 from bibwire.engine.calls import CallCounter, count_calls, note_call
 from bibwire.engine.planner import urgency_of
@@ -38,6 +38,7 @@ SLICE_SECONDS: Final = 60.0
 # A scope that is due again within this time stays with its job.
 KEEP_SECONDS: Final = 20.0
 BUSY_SECONDS: Final = 3.0
+RETRY_SECONDS: Final = 60.0
 # Longer waits for the budget are left to the planner.
 PATIENCE_SECONDS: Final = 5.0
 REFUSED: Final = timedelta(minutes=15)
@@ -233,8 +234,9 @@ class Slices:
             again_at = now + timedelta(seconds=BUSY_SECONDS)
             await schedule.record_failure(self._db, *key, next_due_at=again_at, counts=False)
             return
-        if isinstance(error, BudgetSpent):
-            again_at = now + timedelta(seconds=error.seconds)
+        if isinstance(error, BudgetSpent | Blocked):
+            seconds = error.seconds if isinstance(error, BudgetSpent) else error.retry_after_seconds
+            again_at = now + timedelta(seconds=seconds or RETRY_SECONDS)
             await schedule.record_failure(self._db, *key, next_due_at=again_at, counts=False)
         elif isinstance(error, PartnerStopped):
             again_at = now + REFUSED

@@ -19,6 +19,7 @@ from bibwire.clock import Clock
 from bibwire.domain.errors import (
     AccessLost,
     BibwireError,
+    Blocked,
     BudgetSpent,
     DatabaseUnavailable,
     RaceGone,
@@ -123,7 +124,7 @@ class Sweeper:
             await catalog.run(self._db, "race_gone", scope.partner_id, race_id=scope.race_id, now=now)
         if swept.text is None:
             await streams.run(self._db, "clear_failing", *key)
-        elif not isinstance(swept.error, ScopeBusy | BudgetSpent):  # nothing is wrong with the race
+        elif not isinstance(swept.error, ScopeBusy | BudgetSpent | Blocked):  # nothing is wrong with the race
             await streams.run(self._db, "set_failing", *key, now=now, error=swept.text)
         return swept
 

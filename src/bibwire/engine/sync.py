@@ -23,6 +23,7 @@ from bibwire.clock import Clock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.errors import (
     BibwireError,
+    Blocked,
     CallerRefused,
     DatabaseUnavailable,
     ListingNotTrusted,
@@ -222,7 +223,7 @@ class SyncEngine:
         async with self._open_client(partner, run.on_call, _aside, Urgency.DELTA) as client:
             try:
                 found = await discover(self._db, client, self._clock, partner.partner_id)
-            except (DatabaseUnavailable, PartnerStopped):
+            except (DatabaseUnavailable, PartnerStopped, Blocked):
                 raise
             except BibwireError as error:
                 # What is known is synced all the same.
@@ -279,7 +280,7 @@ class SyncEngine:
         listed: dict[int, datetime],
     ) -> None:
         """Sync scopes. `listed`: those of a full sync that only need their changes, if even that."""
-        stopped: list[PartnerStopped] = []
+        stopped: list[PartnerStopped | Blocked] = []
         verified = False
 
         async def one(scope: Scope) -> None:
@@ -296,7 +297,7 @@ class SyncEngine:
                     worked = await self._sync_scope(
                         run, client, partner, scope, full=full and listed_at is None
                     )
-                except PartnerStopped as error:
+                except (PartnerStopped, Blocked) as error:
                     stopped.append(error)
                     return
                 finally:
@@ -326,7 +327,7 @@ class SyncEngine:
         Sync one scope. Return whether the vendor answered for it; report what fails.
 
         Raises:
-            PartnerStopped: It concerns the whole partner.
+            PartnerStopped, Blocked: It concerns the whole partner.
         """
         counter = count_calls()
         kind = "full" if full or not scope.is_loaded else "delta"
@@ -359,7 +360,7 @@ class SyncEngine:
             log.info("race synced", **told)
         else:
             log.warning("race not synced" if error else "race not settled", error=text, **told)
-        if isinstance(error, PartnerStopped):
+        if isinstance(error, PartnerStopped | Blocked):
             raise error
         if isinstance(error, ScopeBusy):
             run.report.notes.append(str(error))
