@@ -20,8 +20,8 @@ from bibwire.engine.upkeep import MAINTAIN, MAINTAIN_SECONDS, Upkeep
 from bibwire.store.jobs import Jobs, Periodic
 
 PLAN: Final = "plan"
-# Sweeps wait for the vendor most of the time: many share a process.
-CONCURRENCY: Final = 10
+# A hot race keeps its place for a minute, and sleeps for most of it: there are places for many.
+CONCURRENCY: Final = 100
 WATCH_SECONDS: Final = 30.0
 # A planner or a rescue that has not run for so long is an alarm.
 SILENT_SECONDS: Final = 60.0

@@ -59,12 +59,13 @@ log = structlog.get_logger()
 @asynccontextmanager
 async def in_flight(session: Session, clock: Clock, caller: str, calls: int) -> AsyncIterator[None]:
     """Hold one of the caller's places for calls in flight, waiting until one is free."""
-    while (slot := await session.take_slot(caller, calls)) is None:
-        await clock.sleep(SLOT_POLL_SECONDS)
-    try:
-        yield
-    finally:
-        await session.give_slot_back(slot)
+    async with session.queue(caller, calls):
+        while (slot := await session.take_slot(caller, calls)) is None:
+            await clock.sleep(SLOT_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            await session.give_slot_back(slot)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class Session:
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
         self._slots: set[int] = set()
+        self._queues: dict[str, asyncio.Semaphore] = {}
         self.instance = 0
 
     async def ensure(self) -> int:
@@ -50,6 +51,10 @@ class Session:
                     if await self._ask("hold_instance", lock_class=INSTANCE_LOCKS, instance=self.instance):
                         break
             return self.instance
+
+    def queue(self, caller: str, slots: int) -> asyncio.Semaphore:
+        """Return where this process's own calls wait for their turn, so that few ask the database."""
+        return self._queues.setdefault(caller, asyncio.Semaphore(min(slots, MOST_SLOTS)))
 
     async def take_slot(self, caller: str, slots: int) -> int | None:
         """
