@@ -29,7 +29,7 @@ from bibwire.engine.sync import SyncEngine, Waiting
 from bibwire.engine.upkeep import DiscoveryTimes, Found, Upkeep
 from bibwire.engine.worker import Worker
 from bibwire.settings import Settings
-from bibwire.store import embedded, migrate
+from bibwire.store import embedded, migrate, schedule
 from bibwire.store.database import Database, open_database
 from bibwire.store.jobs import Jobs
 from bibwire.store.partners import Partner, Partners
@@ -88,6 +88,10 @@ class Runtime:
             return await self._upkeep(clients).read_list(partner)
         finally:
             await clients.close()
+
+    async def discover_at_start(self) -> None:
+        """Let the workers read every race list at once."""
+        await schedule.discover_all(self.db)
 
     def _upkeep(self, clients: Clients) -> Upkeep:
         return Upkeep(

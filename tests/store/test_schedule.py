@@ -87,8 +87,9 @@ def furnish(
 
 def make_due(connection: psycopg.Connection[Any], tier: Tier, *, partner_id: int = 1) -> None:
     connection.execute(
-        "INSERT INTO bibwire.scopes (partner_id, race_id, tier, next_due_at)"
-        " SELECT partner_id, race_id, %(tier)s, %(now)s FROM bibwire.races WHERE partner_id = %(partner_id)s"
+        "INSERT INTO bibwire.scopes (partner_id, race_id, tier, next_due_at, loaded_at)"
+        " SELECT partner_id, race_id, %(tier)s, %(now)s, %(now)s"
+        " FROM bibwire.races WHERE partner_id = %(partner_id)s"
         " ON CONFLICT (partner_id, race_id)"
         " DO UPDATE SET tier = excluded.tier, next_due_at = excluded.next_due_at",
         {"tier": tier.value, "now": NOW, "partner_id": partner_id},
@@ -255,10 +256,85 @@ def test_finding_what_is_due_reads_an_index_and_not_what_is_idle(
     assert found[0]["Plan"]["Shared Hit Blocks"] + found[0]["Plan"]["Shared Read Blocks"] < 300
 
 
+def test_a_first_load_leaves_half_of_the_calls_to_what_is_loaded(
+    connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    furnish(connection, partners=1, races=30, start=NOW + timedelta(days=9), calls=20)
+    make_due(connection, Tier.FAR)
+    connection.execute("UPDATE bibwire.scopes SET loaded_at = NULL")
+
+    [ticked] = tick(database_url)
+
+    assert (ticked.queued, ticked.put_off) == (9, 21)
+
+
+def test_a_poll_that_began_under_a_slower_plan_does_not_undo_the_faster_one(
+    connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    furnish(connection, partners=1, races=1, start=NOW + timedelta(hours=4))
+    make_due(connection, Tier.HOT)
+    connection.execute("UPDATE bibwire.scopes SET poll_every_seconds = 60")
+    slow = NOW + timedelta(minutes=15)
+
+    async def go() -> list[Any]:
+        async with open_database(database_url) as db:
+            await schedule.record_poll(
+                db,
+                1,
+                1,
+                polled_at=NOW,
+                with_removed=False,
+                rate=0.0,
+                next_due_at=slow,
+                goes_on=False,
+                now=NOW,
+            )
+            polled = await schedule.turn(db, 1, 1)
+            await schedule.record_failure(db, 1, 1, next_due_at=slow, now=NOW)
+            failed = await schedule.turn(db, 1, 1)
+            await schedule.record_failure(db, 1, 1, next_due_at=slow, now=NOW, counts=False)
+            return [polled, failed, await schedule.turn(db, 1, 1)]
+
+    found = asyncio.run(go())
+    assert [(each.next_due_at, each.failures) for each in found] == [
+        (NOW + timedelta(minutes=1), 0),
+        (NOW + timedelta(minutes=1), 1),
+        (NOW + timedelta(minutes=15), 1),
+    ]
+
+
+def test_a_hot_race_has_its_list_read_within_the_hour(
+    connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    furnish(connection, partners=1, races=1, start=NOW + timedelta(hours=2))
+    connection.execute("UPDATE bibwire.plans SET next_plan_at = %s", (NOW,))
+
+    tick(database_url)
+
+    row = connection.execute("SELECT next_discovery_at FROM bibwire.plans").fetchone()
+    assert row == (NOW + timedelta(hours=1),)
+
+
+def test_a_failing_race_that_becomes_urgent_is_tried_at_its_new_tier(
+    connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    furnish(connection, partners=1, races=1, start=NOW + timedelta(hours=2))
+    make_due(connection, Tier.FAR)
+    connection.execute(
+        "UPDATE bibwire.scopes SET failures = 9, next_due_at = %s", (NOW + timedelta(hours=3),)
+    )
+    connection.execute("UPDATE bibwire.plans SET next_plan_at = %s", (NOW,))
+
+    tick(database_url)
+
+    row = connection.execute("SELECT next_due_at, tier FROM bibwire.scopes").fetchone()
+    assert row == (NOW + timedelta(minutes=1), "hot")
+
+
 def test_urgencies_follow_the_tiers() -> None:
     from bibwire.engine.planner import urgency_of
 
-    assert [urgency_of(tier) for tier in Tier] == [
+    assert [urgency_of(tier, loaded=True) for tier in Tier] == [
         Urgency.RACE_DAY,
         Urgency.DELTA,
         Urgency.DELTA,

@@ -45,6 +45,7 @@ def run(
             _say(
                 "No partner yet: add one with bibwire partner add NAME --api-key KEY; it is taken up at once."
             )
+        await runtime.discover_at_start()
         _say(f"Keeping the mirror fresh with {workers} worker{'s' if workers > 1 else ''}. Ctrl-C ends it.")
         await supervise(workers, stop, grace_seconds=GRACE_SECONDS, pause_seconds=LONGEST_PAUSE_SECONDS)
 

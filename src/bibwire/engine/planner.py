@@ -19,6 +19,7 @@ import structlog
 from bibwire.clock import Clock
 from bibwire.domain import schedule as rules
 from bibwire.domain.budget import Budget, Urgency, room
+from bibwire.domain.errors import InvariantBroken
 from bibwire.domain.schedule import PartnerPlan, Shortage, Tier
 from bibwire.store import schedule
 from bibwire.store.database import Connection, Database
@@ -39,6 +40,7 @@ REPLAN_AT_LATEST: Final = timedelta(hours=1)
 MOST_AT_ONCE: Final = 200
 NO_ROOM: Final = timedelta(minutes=1)
 DISCOVERY_AGAIN: Final = timedelta(minutes=15)
+PLAN_AGAIN: Final = timedelta(minutes=5)
 
 log = structlog.get_logger()
 
@@ -53,9 +55,11 @@ class Ticked:
     discoveries: int = 0
 
 
-def urgency_of(tier: Tier) -> Urgency:
-    """Return under which share of the budget a tier is polled."""
-    return Urgency.RACE_DAY if tier is Tier.HOT else Urgency.DELTA
+def urgency_of(tier: Tier, *, loaded: bool) -> Urgency:
+    """Return under which share of the budget a race is polled."""
+    if tier is Tier.HOT:
+        return Urgency.RACE_DAY
+    return Urgency.DELTA if loaded else Urgency.BACKFILL
 
 
 class Planner:
@@ -92,9 +96,10 @@ class Planner:
         """
         ticked = Ticked()
         await self._discoveries(ticked)
-        while await self._plan_some(ticked):
-            pass
+        # What is due comes first, and again between the plans of many partners.
         await self._queue_due(ticked)
+        while await self._plan_some(ticked):
+            await self._queue_due(ticked)
         return ticked
 
     async def _discoveries(self, ticked: Ticked) -> None:
@@ -116,7 +121,14 @@ class Planner:
         async with self._db.transaction() as connection:
             partner_ids = await schedule.partners_to_plan(connection, now=now)
             for partner_id in partner_ids:
-                await self._plan(connection, partner_id, now)
+                try:
+                    async with connection.transaction():
+                        await self._plan(connection, partner_id, now)
+                except InvariantBroken as error:
+                    log.exception(
+                        "partner not planned", action="plan", partner_id=partner_id, error=str(error)
+                    )
+                    await schedule.put_plan_off(connection, partner_id, again_at=now + PLAN_AGAIN)
         ticked.planned += len(partner_ids)
         return bool(partner_ids)
 
@@ -169,7 +181,9 @@ class Planner:
             budget = left[each.credential_id]
             if budget.blocked_until is not None and budget.blocked_until > now:
                 put_off[each] = budget.blocked_until
-            elif taken[each.credential_id] >= room(budget, urgency_of(each.tier), now=now):
+            elif taken[each.credential_id] >= room(
+                budget, urgency_of(each.tier, loaded=each.loaded), now=now
+            ):
                 put_off[each] = now + NO_ROOM
             else:
                 chosen.append(each)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -21,13 +21,22 @@ from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
 from bibwire.domain import schedule as rules
 from bibwire.domain.budget import Urgency
-from bibwire.domain.errors import BibwireError, Blocked, BudgetSpent, PartnerStopped, ScopeBusy
+from bibwire.domain.errors import (
+    BibwireError,
+    Blocked,
+    BudgetSpent,
+    CallerRefused,
+    PartnerStopped,
+    RaceGone,
+    ScopeBusy,
+)
+from bibwire.domain.schedule import Tier
 from bibwire.domain.sweeps import Stream
 from bibwire.engine.calls import CallCounter, count_calls, note_call
 from bibwire.engine.planner import urgency_of
 from bibwire.engine.sweeper import Sweeper, Swept
 from bibwire.engine.sync import OpenClient
-from bibwire.store import catalog, runs, schedule
+from bibwire.store import catalog, runs, schedule, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
 from bibwire.store.loader import Outcome
@@ -39,9 +48,14 @@ SLICE_SECONDS: Final = 60.0
 KEEP_SECONDS: Final = 20.0
 BUSY_SECONDS: Final = 3.0
 RETRY_SECONDS: Final = 60.0
+GONE_AGAIN: Final = timedelta(minutes=10)
 # Longer waits for the budget are left to the planner.
 PATIENCE_SECONDS: Final = 5.0
 REFUSED: Final = timedelta(minutes=15)
+# Races that are not hot wait for each other here, so that they never fill the line of calls.
+OTHERS_AT_ONCE: Final = 5
+# What a race, or its partner's key, cannot be blamed for.
+NOBODYS_FAULT: Final = (ScopeBusy, BudgetSpent, Blocked)
 
 log = structlog.get_logger()
 
@@ -102,6 +116,7 @@ class Slices:
         self._clients = clients
         self._clock = clock
         self._sweeper = sweeper
+        self._others = asyncio.Semaphore(OTHERS_AT_ONCE)
 
     async def sweep(self, args: Mapping[str, Any], stopping: asyncio.Event) -> None:
         """
@@ -157,6 +172,7 @@ class Slices:
         began_at = self._clock.now()
         scopes = await catalog.live_scopes(self._db, partner.partner_id, now=began_at, race_id=race_id)
         if not scopes:
+            await schedule.close(self._db, partner.partner_id, race_id, now=began_at)
             return False
         [scope] = scopes
         if slice_.run_id is None:
@@ -164,21 +180,26 @@ class Slices:
             slice_.run_id = await runs.begin(self._db, partner.partner_id, race_id, kind, now=began_at)
         with_removed = _removed_is_due(turn, began_at)
         try:
-            client = await self._clients.get(partner, urgency_of(turn.tier))
+            client = await self._clients.get(partner, urgency_of(turn.tier, loaded=scope.is_loaded))
         except BibwireError as error:
             swept = Swept(error=error, text=str(error))
-        else:
-            swept = await self._sweeper.sweep(
-                client,
-                scope,
-                full=False,
-                only=tuple(Stream) if with_removed else (Stream.PARTICIPANTS,),
-                on_page=lambda _: None,
-                lease_wait_seconds=0,
+            await streams.run(
+                self._db, "set_failing", partner.partner_id, race_id, now=began_at, error=swept.text
             )
+        else:
+            async with nullcontext() if turn.tier is Tier.HOT else self._others:
+                swept = await self._sweeper.sweep(
+                    client,
+                    scope,
+                    full=False,
+                    only=tuple(Stream) if with_removed else (Stream.PARTICIPANTS,),
+                    on_page=lambda _: None,
+                    lease_wait_seconds=0,
+                )
         slice_.outcome.add(swept.outcome)
-        slice_.error = swept.text or slice_.error
-        slice_.failed = swept.error is not None
+        if not isinstance(swept.error, NOBODYS_FAULT):
+            slice_.error = swept.text or slice_.error
+            slice_.failed = swept.error is not None
         if swept.error is not None:
             await self._note_failure(partner, scope, turn, swept.error)
             return False
@@ -211,6 +232,8 @@ class Slices:
             goes_on=wait <= KEEP_SECONDS,
             now=now,
         )
+        if partner.failing_since is not None:
+            await self._partners.mark_verified(partner.partner_id)
         if swept.clock_ahead is not None:
             await schedule.note_clock(self._db, scope.partner_id, ahead_seconds=swept.clock_ahead)
         if changes or swept.text:
@@ -232,22 +255,27 @@ class Slices:
         key = (scope.partner_id, scope.race_id)
         if isinstance(error, ScopeBusy):
             again_at = now + timedelta(seconds=BUSY_SECONDS)
-            await schedule.record_failure(self._db, *key, next_due_at=again_at, counts=False)
+            await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, counts=False)
             return
         if isinstance(error, BudgetSpent | Blocked):
             seconds = error.seconds if isinstance(error, BudgetSpent) else error.retry_after_seconds
             again_at = now + timedelta(seconds=seconds or RETRY_SECONDS)
-            await schedule.record_failure(self._db, *key, next_due_at=again_at, counts=False)
+            await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, counts=False)
+        elif isinstance(error, RaceGone):
+            # If the list still shows it, it comes back with the list.
+            again_at = now + GONE_AGAIN
+            await schedule.close(self._db, *key, now=now, discover_by=again_at)
         elif isinstance(error, PartnerStopped):
             again_at = now + REFUSED
-            await self._partners.mark_failing(partner.partner_id, str(error))
+            if not isinstance(error, CallerRefused):
+                await self._partners.mark_failing(partner.partner_id, str(error))
             await schedule.put_partner_off(self._db, partner.partner_id, until=again_at)
-            await schedule.record_failure(self._db, *key, next_due_at=again_at)
+            await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, counts=False)
         else:
             slowest = max(turn.tier.seconds, turn.poll_every_seconds or 0)
             seconds = rules.wait_after_failure(turn.failures + 1, slowest, spread=scope.race_id % 100 / 100)
             again_at = now + timedelta(seconds=seconds)
-            await schedule.record_failure(self._db, *key, next_due_at=again_at)
+            await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now)
         log.warning(
             "race not polled",
             action="sweep",

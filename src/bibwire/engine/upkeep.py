@@ -14,7 +14,7 @@ import structlog
 from bibwire.clock import Clock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.daily import next_of_day
-from bibwire.domain.errors import BibwireError, DatabaseUnavailable, PartnerStopped
+from bibwire.domain.errors import BibwireError, CallerRefused, DatabaseUnavailable, PartnerStopped
 from bibwire.engine.discovery import discover
 from bibwire.engine.slices import Clients
 from bibwire.store import schedule
@@ -24,8 +24,6 @@ from bibwire.store.partners import Partner, Partners
 
 MAINTAIN: Final = "maintain"
 MAINTAIN_SECONDS: Final = 300.0
-# An organiser may move a start at the last moment: hot races are read again this often.
-HOT_EVERY: Final = timedelta(hours=1)
 AGAIN_AFTER_FAILURE: Final = timedelta(minutes=10)
 
 log = structlog.get_logger()
@@ -41,7 +39,7 @@ class DiscoveryTimes:
     def next_after(self, now: datetime, *, any_hot: bool) -> datetime:
         """Return when a partner's race list is read next."""
         daily = next_of_day(self.times, self.zone, now=now)
-        return min(daily, now + HOT_EVERY) if any_hot else daily
+        return min(daily, now + schedule.HOT_DISCOVERY) if any_hot else daily
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ class Upkeep:
             raise
         except BibwireError as caught:
             error = str(caught)
-            if isinstance(caught, PartnerStopped):
+            if isinstance(caught, PartnerStopped) and not isinstance(caught, CallerRefused):
                 await self._partners.mark_failing(partner.partner_id, error)
             log.warning("race list not read", action="discover", partner=partner.name, error=error)
         else:
@@ -107,5 +105,7 @@ class Upkeep:
 
     async def maintain(self, args: Mapping[str, Any], stopping: asyncio.Event) -> None:
         """Count detection lags, and clear away what nobody needs any more."""
+        now = self._clock.now()
+        await prune(self._db, now)
+        await schedule.prune(self._db, now=now)
         await schedule.count_lag(self._db)
-        await prune(self._db, self._clock.now())

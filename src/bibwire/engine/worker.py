@@ -77,5 +77,6 @@ class Worker:
             except BibwireError:
                 continue  # said by whoever works with the database
             for what, silent in (("planner", stats.planner_seconds), ("rescue", stats.rescue_seconds)):
-                if silent is not None and silent > SILENT_SECONDS:
-                    log.error(f"the {what} has not run", action="watch", seconds=round(silent))
+                if silent is None or silent > SILENT_SECONDS:
+                    seconds = None if silent is None else round(silent)
+                    log.error(f"the {what} has not run", action="watch", seconds=seconds)

@@ -308,10 +308,12 @@ class WorkerRun:
                 await asyncio.wait((*workers, *side), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self.stopping.set()
-                for task in (*workers, *side):
-                    task.cancel()
-                # Longer than the grace only if a job does not let itself be cancelled: it is left behind.
-                await asyncio.wait((*workers, *side), timeout=self._timing.graceful + 1)
+                # While jobs leave, the connection that says that we live stays: nobody rescues them.
+                for tasks in (workers, side):
+                    for task in tasks:
+                        task.cancel()
+                    # Longer than the grace only if a job does not let itself be cancelled: it is left.
+                    await asyncio.wait(tasks, timeout=self._timing.graceful + 1)
                 errors = [
                     error
                     for task in (*workers, *side)

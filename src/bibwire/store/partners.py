@@ -210,8 +210,9 @@ class Partners:
             )
             await self._restore_calls(connection, partner.partner_id, credential)
             await _count_calls(connection, partner.partner_id, calls_made)
-            await connection.execute(_SQL["forgive"], {"partner_id": partner.partner_id})
+            # In the planner's order: the plan, then the scopes.
             await connection.execute(_SQL["plan_again"], {"partner_id": partner.partner_id})
+            await connection.execute(_SQL["forgive"], {"partner_id": partner.partner_id})
         return await self.get(partner.name)
 
     async def limit(self, name: str, calls_per_hour: int) -> Partner:

@@ -56,10 +56,15 @@ LONGEST_JITTER_SECONDS: Final = 2.0
 log = structlog.get_logger()
 
 
+_RANKS = {urgency: rank for rank, urgency in enumerate(Urgency)}
+
+
 @asynccontextmanager
-async def in_flight(session: Session, clock: Clock, caller: str, calls: int) -> AsyncIterator[None]:
+async def in_flight(
+    session: Session, clock: Clock, caller: str, calls: int, urgency: Urgency = Urgency.DELTA
+) -> AsyncIterator[None]:
     """Hold one of the caller's places for calls in flight, waiting until one is free."""
-    async with session.queue(caller, calls):
+    async with session.line(caller, calls).place(_RANKS[urgency]):
         while (slot := await session.take_slot(caller, calls)) is None:
             await clock.sleep(SLOT_POLL_SECONDS)
         try:
@@ -161,7 +166,9 @@ class Permits:
         again = False
         while True:
             # The place comes first: a call counted now must not be sent in a later minute.
-            async with in_flight(self._session, self._clock, self._caller, self._calls_in_flight):
+            async with in_flight(
+                self._session, self._clock, self._caller, self._calls_in_flight, self._urgency
+            ):
                 answer = await self._spend()
                 if answer.wait is None:
                     yield 0.0 if blocked_since is None else (answer.at - blocked_since).total_seconds()

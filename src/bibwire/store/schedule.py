@@ -18,16 +18,21 @@ from bibwire.store.database import Connection, Database, statements
 
 # Longer than a job's slice and its wait for a place: a live job's scope is not queued again.
 CLAIM = timedelta(seconds=150)
+# How long a race that is about to start is believed to start when it said.
+HOT_DISCOVERY = timedelta(hours=1)
+RUNS_KEPT = timedelta(days=90)
+LAGS_KEPT = timedelta(days=400)
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A scope to be polled."""
+    """A scope to be polled. `loaded`: its first load is over."""
 
     partner_id: int
     race_id: int
     credential_id: int
     tier: Tier
+    loaded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,8 @@ async def store_plan(
         "store_plan",
         partner_id=partner_id,
         next_plan_at=again_at,
+        hot=any(poll.tier is Tier.HOT for poll in plan.polls),
+        discover_by=now + HOT_DISCOVERY,
         now=now,
         usable=plan.usable_calls_per_hour,
         needed=plan.needed_calls_per_hour,
@@ -121,7 +128,7 @@ async def due(connection: Connection, *, horizon: datetime, now: datetime, most:
     """Take scopes that are due by `horizon`, hot ones first; ours until the transaction ends."""
     rows = await _run(connection, "hot_due", horizon=horizon, now=now, most=most)
     rows += await _run(connection, "others_due", horizon=horizon, now=now, most=most)
-    return [Due(row[0], row[1], row[2], Tier(row[3])) for row in rows]
+    return [Due(row[0], row[1], row[2], Tier(row[3]), row[4]) for row in rows]
 
 
 async def claim(connection: Connection, scopes: Sequence[Due], *, now: datetime) -> None:
@@ -170,7 +177,13 @@ async def record_poll(
 
 
 async def record_failure(
-    db: Database, partner_id: int, race_id: int, *, next_due_at: datetime, counts: bool = True
+    db: Database,
+    partner_id: int,
+    race_id: int,
+    *,
+    next_due_at: datetime,
+    now: datetime,
+    counts: bool = True,
 ) -> None:
     """Note a poll that failed, and when to try again. `counts`: it was the scope's own fault."""
     await db.fetch(
@@ -179,7 +192,35 @@ async def record_failure(
         race_id=race_id,
         next_due_at=next_due_at,
         counts=counts,
+        now=now,
     )
+
+
+async def close(
+    db: Database, partner_id: int, race_id: int, *, now: datetime, discover_by: datetime | None = None
+) -> None:
+    """
+    Take a scope without live events off the schedule.
+
+    Args:
+        discover_by: When the race list is read at the latest; None: at its time.
+    """
+    await db.fetch(_named("close"), partner_id=partner_id, race_id=race_id, now=now, discover_by=discover_by)
+
+
+async def discover_all(db: Database) -> None:
+    """Read every race list at once."""
+    await db.fetch(_named("discover_all"))
+
+
+async def put_plan_off(connection: Connection, partner_id: int, *, again_at: datetime) -> None:
+    """Plan a partner later."""
+    await _run(connection, "put_plan_off", partner_id=partner_id, again_at=again_at)
+
+
+async def prune(db: Database, *, now: datetime) -> None:
+    """Delete runs older than 90 days and lags older than 400."""
+    await db.fetch(_named("prune"), runs_before=now - RUNS_KEPT, lags_before=now - LAGS_KEPT)
 
 
 async def let_go(db: Database, partner_id: int, race_id: int) -> None:

@@ -20,6 +20,7 @@ import psycopg
 from bibwire.domain.errors import DatabaseUnavailable
 from bibwire.store import database
 from bibwire.store.database import Connection, statements
+from bibwire.store.line import Line
 
 # "bibi" and "bibs" in ASCII: advisory locks of instances and of slots.
 INSTANCE_LOCKS = 0x62696269
@@ -36,7 +37,7 @@ class Session:
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
         self._slots: set[int] = set()
-        self._queues: dict[str, asyncio.Semaphore] = {}
+        self._lines: dict[str, Line] = {}
         self.instance = 0
 
     async def ensure(self) -> int:
@@ -52,9 +53,9 @@ class Session:
                         break
             return self.instance
 
-    def queue(self, caller: str, slots: int) -> asyncio.Semaphore:
+    def line(self, caller: str, slots: int) -> Line:
         """Return where this process's own calls wait for their turn, so that few ask the database."""
-        return self._queues.setdefault(caller, asyncio.Semaphore(min(slots, MOST_SLOTS)))
+        return self._lines.setdefault(caller, Line(min(slots, MOST_SLOTS)))
 
     async def take_slot(self, caller: str, slots: int) -> int | None:
         """

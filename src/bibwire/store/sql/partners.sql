@@ -152,12 +152,12 @@ SET next_plan_at = '2000-01-01 00:00:00+00',
 WHERE partner_id = %(partner_id)s;
 
 -- name: forgive
--- What failed under the old credential is due at once.
+-- What was put off under the old credential is due as if it had not been.
 UPDATE bibwire.scopes
 SET failures = 0,
     next_due_at = NULL
 WHERE partner_id = %(partner_id)s
-  AND failures > 0;
+  AND next_due_at IS NOT NULL;
 
 -- name: mark_verified
 -- A method that needs rights answered under this credential.

@@ -54,7 +54,7 @@ SET tier = w.tier,
     removed_every_seconds = w.removed_every,
     next_due_at = CASE
         WHEN s.next_due_at IS NULL THEN greatest(%(now)s, s.polled_at + make_interval(secs => w.poll_every))
-        WHEN s.failures > 0 THEN s.next_due_at
+        WHEN s.failures > 0 THEN least(s.next_due_at, %(now)s + make_interval(secs => w.poll_every))
         ELSE least(s.next_due_at, s.polled_at + make_interval(secs => w.poll_every))
     END
 FROM unnest(
@@ -83,6 +83,10 @@ WHERE partner_id = %(partner_id)s
 -- name: store_plan
 UPDATE bibwire.plans
 SET next_plan_at = %(next_plan_at)s,
+    -- Organisers move starts at the last moment.
+    next_discovery_at = CASE
+        WHEN %(hot)s THEN least(next_discovery_at, %(discover_by)s) ELSE next_discovery_at
+    END,
     planned_at = %(now)s,
     usable_calls_per_hour = %(usable)s,
     needed_calls_per_hour = %(needed)s,
@@ -97,7 +101,8 @@ WHERE partner_id = %(partner_id)s;
 SELECT
     s.partner_id, s.race_id,
     -- Not joined: the planner would read all credentials for a few scopes.
-    (SELECT c.credential_id FROM bibwire.credentials AS c WHERE c.partner_id = s.partner_id), s.tier
+    (SELECT c.credential_id FROM bibwire.credentials AS c WHERE c.partner_id = s.partner_id),
+    s.tier, s.loaded_at IS NOT NULL
 FROM bibwire.scopes AS s
 WHERE s.next_due_at <= %(horizon)s
   AND s.tier = 'hot'
@@ -110,7 +115,8 @@ FOR UPDATE OF s SKIP LOCKED;
 SELECT
     s.partner_id, s.race_id,
     -- Not joined: the planner would read all credentials for a few scopes.
-    (SELECT c.credential_id FROM bibwire.credentials AS c WHERE c.partner_id = s.partner_id), s.tier
+    (SELECT c.credential_id FROM bibwire.credentials AS c WHERE c.partner_id = s.partner_id),
+    s.tier, s.loaded_at IS NOT NULL
 FROM bibwire.scopes AS s
 WHERE s.next_due_at <= %(horizon)s
   AND s.tier <> 'hot'
@@ -151,7 +157,13 @@ SET polled_at = %(polled_at)s,
     changes_per_minute = %(rate)s,
     rate_at = %(now)s,
     failures = 0,
-    next_due_at = CASE WHEN tier IS NOT NULL THEN %(next_due_at)s::timestamptz END,
+    -- The plan may have become a faster one meanwhile.
+    next_due_at = CASE
+        WHEN tier IS NOT NULL THEN least(
+            %(next_due_at)s,
+            greatest(%(now)s, %(polled_at)s::timestamptz + make_interval(secs => poll_every_seconds))
+        )
+    END,
     claimed_until = %(claimed_until)s
 WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s;
@@ -159,7 +171,13 @@ WHERE partner_id = %(partner_id)s
 -- name: record_failure
 UPDATE bibwire.scopes
 SET failures = failures + %(counts)s::int,
-    next_due_at = CASE WHEN tier IS NOT NULL THEN %(next_due_at)s::timestamptz END,
+    next_due_at = CASE
+        WHEN tier IS NULL THEN NULL
+        WHEN %(counts)s THEN least(
+            %(next_due_at)s, %(now)s::timestamptz + make_interval(secs => poll_every_seconds)
+        )
+        ELSE %(next_due_at)s::timestamptz
+    END,
     claimed_until = NULL
 WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s;
@@ -201,6 +219,44 @@ SET next_discovery_at = %(next_at)s,
     discovery_error = %(error)s,
     next_plan_at = least(next_plan_at, %(now)s)
 WHERE partner_id = %(partner_id)s;
+
+-- name: discover_all
+-- Read every race list at once.
+UPDATE bibwire.plans
+SET next_discovery_at = '2000-01-01 00:00:00+00';
+
+-- name: close
+-- A scope that has no live event any more; its partner is planned anew.
+WITH closed AS (
+    UPDATE bibwire.scopes
+    SET tier = NULL,
+        poll_every_seconds = NULL,
+        removed_every_seconds = NULL,
+        next_due_at = NULL,
+        claimed_until = NULL
+    WHERE partner_id = %(partner_id)s
+      AND race_id = %(race_id)s
+)
+
+UPDATE bibwire.plans
+SET next_plan_at = least(next_plan_at, %(now)s),
+    next_discovery_at = least(next_discovery_at, %(discover_by)s)
+WHERE partner_id = %(partner_id)s;
+
+-- name: put_plan_off
+-- A partner that cannot be planned must not hold up the others.
+UPDATE bibwire.plans
+SET next_plan_at = %(again_at)s
+WHERE partner_id = %(partner_id)s;
+
+-- name: prune
+WITH runs AS (
+    DELETE FROM bibwire.sync_history
+    WHERE started_at < %(runs_before)s
+)
+
+DELETE FROM bibwire.detection_lag
+WHERE hour < %(lags_before)s;
 
 -- name: found_since
 SELECT
