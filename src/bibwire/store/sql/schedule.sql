@@ -85,7 +85,7 @@ UPDATE bibwire.plans
 SET next_plan_at = %(next_plan_at)s,
     -- Organisers move starts at the last moment.
     next_discovery_at = CASE
-        WHEN %(hot)s THEN least(next_discovery_at, %(discover_by)s) ELSE next_discovery_at
+        WHEN %(hot)s::boolean THEN least(next_discovery_at, %(discover_by)s) ELSE next_discovery_at
     END,
     planned_at = %(now)s,
     usable_calls_per_hour = %(usable)s,
@@ -170,10 +170,10 @@ WHERE partner_id = %(partner_id)s
 
 -- name: record_failure
 UPDATE bibwire.scopes
-SET failures = failures + %(counts)s::int,
+SET failures = failures + %(counts)s::boolean::int,
     next_due_at = CASE
         WHEN tier IS NULL THEN NULL
-        WHEN %(counts)s THEN least(
+        WHEN %(counts)s::boolean THEN least(
             %(next_due_at)s, %(now)s::timestamptz + make_interval(secs => poll_every_seconds)
         )
         ELSE %(next_due_at)s::timestamptz
