@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import structlog
 
@@ -18,7 +19,7 @@ from bibwire import logs
 from bibwire.api.client import CallMade, VendorClient
 from bibwire.clock import Clock, SystemClock
 from bibwire.domain.budget import Urgency
-from bibwire.domain.errors import AccessLost, Blocked
+from bibwire.domain.errors import AccessLost, Blocked, SettingsError
 from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
 from bibwire.engine.discovery import LIST_FROM
@@ -30,13 +31,16 @@ from bibwire.engine.upkeep import DiscoveryTimes, Found, Upkeep
 from bibwire.engine.worker import Worker
 from bibwire.settings import Settings
 from bibwire.store import embedded, migrate, schedule
-from bibwire.store.database import Database, open_database
+from bibwire.store.database import POOL_CONNECTIONS, Database, open_database
 from bibwire.store.jobs import Jobs
 from bibwire.store.partners import Partner, Partners
 from bibwire.store.permits import Permits, Refusal, Throttling, in_flight
 from bibwire.store.reports import Reports
 from bibwire.store.session import Session, open_session
 from bibwire.store.vault import Vault, load_key
+
+# A worker's at most: its pool, its session, and three of the queue's (two in a pool, one that listens).
+WORKER_CONNECTIONS: Final = POOL_CONNECTIONS + 1 + 3
 
 log = structlog.get_logger()
 
@@ -80,6 +84,22 @@ class Runtime:
             )
         finally:
             await clients.close()
+
+    async def check_connections(self, workers: int) -> None:
+        """
+        Find out that the server has no room for so many workers' connections.
+
+        Raises:
+            SettingsError: It has not.
+        """
+        # Room for ourselves, and for somebody who looks on.
+        room = max(0, await self.reports.connections() - 2 * POOL_CONNECTIONS)
+        if workers * WORKER_CONNECTIONS > room:
+            raise SettingsError(
+                f"{workers} workers may need {workers * WORKER_CONNECTIONS} connections, and this "
+                f"PostgreSQL has room for {room}: run at most {room // WORKER_CONNECTIONS} with "
+                "--workers, or raise the server's max_connections."
+            )
 
     async def discover(self, partner: Partner) -> Found:
         """Read a partner's race list now; an error is told, not raised."""

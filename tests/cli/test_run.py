@@ -111,6 +111,15 @@ def test_workers_end_with_a_parent_that_is_killed(running: Running) -> None:
     assert alive == []
 
 
+def test_more_workers_than_the_database_has_connections_for_are_refused(shell: Shell) -> None:
+    ended = shell.run("run", "--workers", "60")
+
+    assert ended.code == 2
+    assert "--workers" in ended.told
+    most = int(re.findall(r"at most (\d+)", ended.told)[0])
+    assert most * 12 <= 300 < 60 * 12
+
+
 def test_ctrl_c_ends_it_in_order(shell: Shell, running: Running) -> None:
     wait_until(lambda: len(running.workers) == 2, "two workers")
     time.sleep(1)  # until their handlers stand; without them they end too, only not in order

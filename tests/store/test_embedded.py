@@ -199,7 +199,7 @@ def test_a_first_start_makes_a_durable_database_in_utf_8_and_utc_without_a_port(
         "TimeZone": "UTC",
         "listen_addresses": "",
     }
-    assert (locale, connections, name) == ("b C.UTF-8", "50", "bibwire")
+    assert (locale, connections, name) == ("b C.UTF-8", "300", "bibwire")
     assert version == server.version
 
 

@@ -467,7 +467,8 @@ def test_a_killed_workers_job_is_taken_over_once_its_connection_is_gone(
 def test_a_frozen_worker_that_comes_back_lets_no_third_begin(database_url: str, observer: Observer) -> None:
     settings = {**FAST, "stalled_after_seconds": 5}
     defer(database_url, ("stubborn", {"job": "sweep"}), lock="7", queueing_lock="sweep:7")
-    with worker(database_url, "frozen", jobs=settings, graceful_seconds=2.0) as frozen:
+    # Patient, so that what it thaws with comes to its end and is not cut short on the way.
+    with worker(database_url, "frozen", jobs=settings, graceful_seconds=PATIENCE_SECONDS) as frozen:
         wait_until(lambda: begun(observer, "sweep", "frozen"))
         with worker(database_url, "second", jobs=settings):
             frozen.signal(signal.SIGSTOP)

@@ -41,6 +41,7 @@ def run(
     async def do(runtime: Runtime) -> None:
         # The runtime holds the embedded server open, and has brought the schema up to date.
         stop = _stop_on_signals()
+        await runtime.check_connections(workers)
         if not await runtime.partners.list():
             _say(
                 "No partner yet: add one with bibwire partner add NAME --api-key KEY; it is taken up at once."

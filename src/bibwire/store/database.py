@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import cache
 from importlib import resources
-from typing import Any, LiteralString, cast
+from typing import Any, Final, LiteralString, cast
 
 import msgspec
 import psycopg
@@ -29,6 +29,9 @@ Connection = psycopg.AsyncConnection[TupleRow]
 # The last one is an "internal error" to psycopg; it ends the connection like the first.
 _COLLISIONS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 _UNUSABLE = (psycopg.OperationalError, PoolTimeout, psycopg.errors.IdleInTransactionSessionTimeout)
+
+# Of one process at most, beside its session's and, in a worker, three of the queue's.
+POOL_CONNECTIONS: Final = 8
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _decode_json = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -74,7 +77,7 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(conninfo: str, *, connections: int = 8) -> AsyncIterator[Database]:
+async def open_database(conninfo: str, *, connections: int = POOL_CONNECTIONS) -> AsyncIterator[Database]:
     """
     Open a pool of at most `connections` connections and close it at the end.
 

@@ -23,7 +23,8 @@ USER = "bibwire"
 # Written to postgresql.conf once, where an operator may change them. fsync and checksums are on by
 # default, and stay so.
 SETTINGS = {
-    "max_connections": "50",
+    # A worker holds up to twelve: enough for as many workers as two dozen cores could use.
+    "max_connections": "300",
     "timezone": "UTC",
     "log_timezone": "UTC",
     # A file a weekday, begun anew each week.

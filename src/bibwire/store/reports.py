@@ -420,6 +420,11 @@ class Reports:
     async def server(self) -> Server:
         return Server(*(await self._rows("server"))[0])
 
+    async def connections(self) -> int:
+        """Return how many connections the server allows, those kept for superusers left out."""
+        [[most]] = await self._rows("connections")
+        return int(most)
+
     async def _race(self, race_id: int, partner_id: int | None) -> list[tuple[Any, ...]]:
         rows = await self._rows("partners_of_race", race_id=race_id, partner_id=partner_id)
         if rows:

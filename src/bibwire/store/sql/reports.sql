@@ -323,3 +323,7 @@ SELECT
     ),
     clock_timestamp(),
     pg_size_pretty(pg_database_size(current_database()));
+
+-- name: connections
+-- How many connections the server allows to who is no superuser.
+SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int;
