@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -130,11 +131,11 @@ async def call(conninfo: str, calls: str) -> None:
         await asyncio.gather(one(), one(), one())
 
 
-async def hold_places(conninfo: str) -> None:
+async def hold_places(conninfo: str, silent_seconds: str = "20") -> None:
     """Hold both places of the caller until killed."""
     clock = SystemClock()
     async with (
-        open_session(conninfo) as session,
+        open_session(conninfo, silent_seconds=float(silent_seconds)) as session,
         in_flight(session, clock, "caller", 2),
         in_flight(session, clock, "caller", 2),
     ):
@@ -148,6 +149,21 @@ async def hold_lease(conninfo: str, partner_id: str, race_id: str) -> None:
         lease = await leases.acquire(db, session, int(partner_id), int(race_id))
         print("held" if lease else "refused", flush=True)
         await asyncio.sleep(600)
+
+
+async def stop_in_a_page(conninfo: str, partner_id: str, race_id: str) -> None:
+    """Stand still in the middle of sending a page under a lease."""
+    async with open_database(conninfo) as db, open_session(conninfo) as session:
+        lease = await leases.acquire(db, session, int(partner_id), int(race_id))
+        assert lease is not None
+        async with db.transaction() as connection:
+            await leases.hold(connection, lease)
+            await connection.execute("CREATE TEMP TABLE page (id bigint)")
+            async with connection.cursor().copy("COPY page FROM STDIN") as copy:
+                await copy.write("1\n")
+                print("sending", flush=True)
+                os.kill(os.getpid(), signal.SIGSTOP)
+        print("sent", flush=True)
 
 
 async def sync(kind: str, page_size: str) -> None:
@@ -170,6 +186,7 @@ async def upgrade(conninfo: str) -> None:
 
 if __name__ == "__main__":
     programs = {
-        each.__name__: each for each in (spend, wait_for_permit, call, hold_places, hold_lease, sync, upgrade)
+        each.__name__: each
+        for each in (spend, wait_for_permit, call, hold_places, hold_lease, stop_in_a_page, sync, upgrade)
     }
     asyncio.run(programs[sys.argv[1]](*sys.argv[2:]))

@@ -31,7 +31,7 @@ from bibwire.engine.upkeep import DiscoveryTimes, Found, Upkeep
 from bibwire.engine.worker import Worker
 from bibwire.settings import Settings
 from bibwire.store import embedded, migrate, schedule
-from bibwire.store.database import POOL_CONNECTIONS, Database, open_database
+from bibwire.store.database import POOL_CONNECTIONS, Database, open_database, with_time_outs
 from bibwire.store.jobs import Jobs
 from bibwire.store.partners import Partner, Partners
 from bibwire.store.permits import Permits, Refusal, Throttling, in_flight
@@ -299,7 +299,7 @@ async def open_runtime(
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         if settings.database_url is not None:
-            conninfo = settings.database_url.reveal()
+            conninfo = with_time_outs(settings.database_url.reveal())
         else:
             server = await asyncio.to_thread(embedded.start, settings.home)
             stack.push_async_callback(asyncio.to_thread, server.close)

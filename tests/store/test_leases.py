@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from bibwire.domain.errors import DatabaseUnavailable, LeaseLost
 from bibwire.store import leases
 from bibwire.store.database import Database, open_database
 from bibwire.store.leases import Lease
-from bibwire.store.session import Session, open_session
+from bibwire.store.session import Session, end_frozen, open_session
 from tests import children
 from tests.waiting import PATIENCE_SECONDS
 
@@ -125,6 +126,27 @@ def test_the_lease_of_a_killed_process_is_free_at_once(
             assert await _soon(lambda: leases.acquire(db, session, partner_id, RACE)) is not None
 
     asyncio.run(run())
+
+
+def test_a_process_that_froze_while_it_sent_a_page_keeps_nobody_out(
+    database_url: str, partner_id: int, database: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    holder = children.start("stop_in_a_page", database_url, partner_id, RACE)
+    assert children.said(holder).readline() == "sending\n"
+
+    async def run() -> Lease | None:
+        async with processes(database_url, 1) as (db, [session]):
+            # What stands still for a moment only is left alone.
+            assert await end_frozen(db) == 0
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not await end_frozen(db, silent_seconds=0.1):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            database.execute("UPDATE bibwire.scopes SET lease_expires_at = now() - interval '1 second'")
+            return await _soon(lambda: leases.acquire(db, session, partner_id, RACE))
+
+    assert asyncio.run(run()) is not None
+    holder.send_signal(signal.SIGCONT)
+    assert "sent" not in holder.communicate()[0], "its page was committed after all"
 
 
 def test_who_comes_back_after_the_lease_ran_out_writes_nothing(

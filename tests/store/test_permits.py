@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -126,6 +127,57 @@ def test_a_killed_process_gives_its_places_back_at_once(database_url: str) -> No
 
     out, _ = waiting.communicate(timeout=PATIENCE_SECONDS)
     assert len(out.splitlines()) == 3
+
+
+@pytest.mark.every_postgres
+def test_a_frozen_process_gives_its_places_back_after_a_while(database_url: str) -> None:
+    holder = children.start("hold_places", database_url, 2)
+    assert children.said(holder).readline() == "held\n"
+    holder.send_signal(signal.SIGSTOP)
+    [waiting] = children.start_together(1, "call", database_url, 1)
+
+    out, _ = waiting.communicate(timeout=PATIENCE_SECONDS)
+
+    assert len(out.splitlines()) == 3
+    holder.kill()
+    holder.communicate()
+
+
+@pytest.mark.every_postgres
+def test_a_process_that_lives_and_does_nothing_is_not_taken_for_a_frozen_one(database_url: str) -> None:
+    async def run() -> set[int]:
+        async with open_session(database_url, silent_seconds=10) as session:
+            connections, signs = set[int](), set[datetime]()
+            async with open_database(database_url, connections=1) as db, asyncio.timeout(PATIENCE_SECONDS):
+                while len(signs) < 3:
+                    [[pid, at]] = await db.fetch(
+                        "SELECT pid, state_change FROM pg_stat_activity WHERE pid = ("
+                        " SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %(it)s::oid)",
+                        it=session.instance,
+                    )
+                    connections.add(pid)
+                    signs.add(at)
+                    await asyncio.sleep(0.1)
+            return connections
+
+    assert len(asyncio.run(run())) == 1
+
+
+@pytest.mark.every_postgres
+def test_a_process_whose_session_was_ended_takes_places_under_another_number(database_url: str) -> None:
+    async def run() -> tuple[int, int, int | None]:
+        async with open_session(database_url) as session, open_database(database_url) as db:
+            before = session.instance
+            await db.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'bibwire session'"
+            )
+            slot = await session.take_slot("", 2)
+            return before, session.instance, slot
+
+    before, after, slot = asyncio.run(run())
+    assert slot is not None
+    assert before != after
 
 
 class Slept(Exception):

@@ -17,6 +17,7 @@ from typing import Any, Final, LiteralString, cast
 
 import msgspec
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -32,6 +33,14 @@ _UNUSABLE = (psycopg.OperationalError, PoolTimeout, psycopg.errors.IdleInTransac
 
 # Of one process at most, beside its session's and, in a worker, three of the queue's.
 POOL_CONNECTIONS: Final = 8
+
+# A host that is gone says nothing: without these a statement would wait for a quarter of an hour.
+LOST_AFTER: Final = {
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _decode_json = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -109,13 +118,22 @@ async def open_database(conninfo: str, *, connections: int = POOL_CONNECTIONS) -
         await pool.close()
 
 
+def with_time_outs(conninfo: str) -> str:
+    """Add when a connection over a network is taken for lost: after 30 s, unless the user says otherwise."""
+    try:
+        missing = LOST_AFTER.keys() - conninfo_to_dict(conninfo).keys()
+        return make_conninfo(conninfo, **{name: LOST_AFTER[name] for name in missing})
+    except psycopg.ProgrammingError:
+        return conninfo  # who connects with it says what is wrong
+
+
 async def _configure(connection: Connection) -> None:
     await connection.execute("SET TimeZone = 'UTC'")
     # Ours name every table with its schema; the queue engine's functions do not.
     await connection.execute(SEARCH_PATH)
     # A process that freezes inside a transaction would keep its locks, and with them every other
     # process, for as long as it is frozen. Ours never stand still for more than a second or two.
-    await connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+    await connection.execute("SET idle_in_transaction_session_timeout = '20s'")
     await connection.commit()
     set_json_loads(_decode_json, connection)
 

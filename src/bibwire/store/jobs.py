@@ -26,6 +26,7 @@ import psycopg
 import structlog
 
 from bibwire.store.database import Connection, Database, statements
+from bibwire.store.session import end_frozen
 
 HEARTBEAT_SECONDS: Final = 5.0
 STALLED_AFTER_SECONDS: Final = 30.0
@@ -165,6 +166,8 @@ class Jobs:
         from bibwire.store.jobs_engine import WORKER_LOCKS
 
         named = statements("jobs")
+        if frozen := await end_frozen(self._db):
+            log.warning("connections of frozen processes ended", action="rescue", connections=frozen)
         stalled_after = self._stalled_after if stalled_after is None else stalled_after
         [[jobs, queued, dropped, workers]] = await self._repeated(
             lambda: self._db.fetch(

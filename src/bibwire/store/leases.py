@@ -14,8 +14,8 @@ from bibwire.domain.errors import LeaseLost
 from bibwire.store.database import Connection, Database, statements
 from bibwire.store.session import INSTANCE_LOCKS, Session
 
-# How long a frozen process keeps others out; a dead one frees its leases at once.
-TTL_SECONDS = 120.0
+# How long a frozen process keeps others out at most; a dead one frees its leases at once.
+TTL_SECONDS = 30.0
 # A live holder renews it meanwhile: waiting for the budget or a slow vendor may take longer.
 RENEW_SECONDS = TTL_SECONDS / 4
 

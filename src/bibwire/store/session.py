@@ -4,6 +4,10 @@ This process, as the other processes on the same database see it.
 One connection, kept as long as the process works, holds an advisory lock: the others know by
 it that the process lives, whatever way it ends. The same connection holds the places for calls
 in flight, so that a dead process gives them back at once.
+
+A process that is frozen (a closed lid, a paused machine) is not dead, and its connection stands.
+So a live one gives a sign on it every few seconds, and the server ends a connection that gave
+none for `SILENT_SECONDS`; who thaws begins anew under another number.
 """
 
 from __future__ import annotations
@@ -13,18 +17,22 @@ import random
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
+from psycopg import sql
 
 from bibwire.domain.errors import DatabaseUnavailable
 from bibwire.store import database
-from bibwire.store.database import Connection, statements
+from bibwire.store.database import Connection, Database, statements
 from bibwire.store.line import Line
 
 # "bibi" and "bibs" in ASCII: advisory locks of instances and of slots.
 INSTANCE_LOCKS = 0x62696269
 SLOT_LOCKS = 0x62696273
+# Four signs in it. Less than a job's worker may be silent: when its work is taken over, nothing of
+# it is in the way.
+SILENT_SECONDS: Final = 20.0
 # Slots of one caller follow each other; the last four bits number them.
 MOST_SLOTS = 16
 
@@ -32,8 +40,9 @@ MOST_SLOTS = 16
 class Session:
     """This process's standing in the database. Open it with `open_session`."""
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, conninfo: str, *, silent_seconds: float = SILENT_SECONDS) -> None:
         self._conninfo = conninfo
+        self._silent_seconds = silent_seconds
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
         self._slots: set[int] = set()
@@ -45,6 +54,9 @@ class Session:
         async with self._opening:
             if self._connection is None or self._connection.closed:
                 self._connection = await database.connect(self._conninfo)
+                await self._connection.execute(
+                    sql.SQL("SET idle_session_timeout = {}").format(int(self._silent_seconds * 1000))
+                )
                 # The server dropped the old locks with the old connection.
                 self._slots.clear()
                 while True:
@@ -81,7 +93,22 @@ class Session:
         """Give a place back, to the end even if cancelled meanwhile."""
         await asyncio.shield(asyncio.create_task(self._give_slot_back(slot)))
 
+    async def give_signs(self) -> None:
+        """Tell the server every few seconds that we live, until cancelled."""
+        while True:
+            await asyncio.sleep(self._silent_seconds / 4)
+            with suppress(DatabaseUnavailable):  # whoever needs the connection next opens another
+                await self._ask("sign")
+
     async def _take_slot(self, caller: str, slots: int) -> int | None:
+        try:
+            return await self._try_slots(caller, slots)
+        except DatabaseUnavailable:
+            # Lost while nobody used it, or ended because we stood still: that is no outage yet.
+            await self.ensure()
+            return await self._try_slots(caller, slots)
+
+    async def _try_slots(self, caller: str, slots: int) -> int | None:
         base = zlib.crc32(caller.encode()) & 0x7FFFFFF0
         for slot in range(base, base + min(slots, MOST_SLOTS)):
             # An advisory lock can be taken twice by its own session: our own slots are kept here.
@@ -124,11 +151,19 @@ class Session:
 
 
 @asynccontextmanager
-async def open_session(conninfo: str) -> AsyncIterator[Session]:
+async def open_session(conninfo: str, *, silent_seconds: float = SILENT_SECONDS) -> AsyncIterator[Session]:
     """Open this process's session and close it at the end."""
-    session = Session(conninfo)
+    session = Session(conninfo, silent_seconds=silent_seconds)
     await session.ensure()
+    signs = asyncio.create_task(session.give_signs())
     try:
         yield session
     finally:
+        signs.cancel()
         await session.close()
+
+
+async def end_frozen(db: Database, *, silent_seconds: float = SILENT_SECONDS) -> int:
+    """Free the locks of processes that froze while they sent a page; return how many there were."""
+    [[ended]] = await db.fetch(statements("session")["end_frozen"], silent_seconds=silent_seconds)
+    return int(ended)
