@@ -1,33 +1,33 @@
 """
-Four workers through a storm: killed, frozen, cut off from the database, refused by the vendor.
+Four workers through a storm: killed, frozen, robbed of the database, refused by the vendor.
 
 In real time, with real processes: what holds afterwards is the mirror, the feed, the calls in
-flight, and that every race is polled as before within a minute.
+flight, that nobody wrote without the newest lease, and that every race is polled as before within
+a minute.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from random import Random
 from zoneinfo import ZoneInfo
 
-import psycopg
 import pytest
 
 import rsusim
-from tests.children import ROOT
-from tests.e2e import truth
+from bibwire.store.session import SLOT_LOCKS
+from tests.e2e import fences, truth
+from tests.e2e.crew import Crew, Server, all_since, own_server, wait_until
+from tests.e2e.simulation import polls
 from tests.house import KEY, House
-from tests.waiting import PATIENCE_SECONDS
 
 WORKERS = 4
 SCOPES = 5
+MINUTE = timedelta(minutes=1)
+TICK = timedelta(seconds=5)
 
 
 @pytest.fixture
@@ -47,83 +47,46 @@ def world() -> rsusim.World:
     return world
 
 
-class Crew:
-    """Worker processes, with what can happen to them."""
-
-    def __init__(self, **environment: str) -> None:
-        self._environment = {**os.environ, **environment, "BIBWIRE_LOG_LEVEL": "ERROR"}
-        self.workers = [self._start() for _ in range(WORKERS)]
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-m", "bibwire", "worker"], cwd=ROOT, env=self._environment)
-
-    def kill(self, number: int) -> None:
-        """Kill one, and start another in its place."""
-        self.workers[number].kill()
-        self.workers[number].wait()
-        self.workers[number] = self._start()
-
-    def freeze(self, number: int) -> None:
-        self.workers[number].send_signal(signal.SIGSTOP)
-
-    def thaw(self, number: int) -> None:
-        self.workers[number].send_signal(signal.SIGCONT)
-
-    def end(self) -> list[int]:
-        """Tell all to end; return their exit codes."""
-        for worker in self.workers:
-            worker.send_signal(signal.SIGCONT)
-            worker.terminate()
-        return [worker.wait(PATIENCE_SECONDS) for worker in self.workers]
-
-    def destroy(self) -> None:
-        for worker in self.workers:
-            worker.kill()
-            worker.wait()
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with own_server() as server:
+        yield server
 
 
 @pytest.fixture
-def crew(house: House, database_url: str) -> Iterator[Crew]:
-    for account in house.world.accounts.values():
-        house.add_partner(account, calls_per_hour=100_000)
+def crew(world: rsusim.World, simulator: rsusim.Server, server: Server) -> Iterator[Crew]:
+    """Four workers that have loaded every race."""
+    with House(world, simulator.base_url, server.conninfo) as house:
+        for account in world.accounts.values():
+            house.add_partner(account, calls_per_hour=100_000)
+        api_url = house.settings.api_url
+    fences.watch(server.conninfo)
+    begin = world.now
     crew = Crew(
-        BIBWIRE_DATABASE_URL=database_url,
-        BIBWIRE_API_URL=house.settings.api_url,
+        WORKERS,
+        BIBWIRE_DATABASE_URL=server.conninfo,
+        BIBWIRE_API_URL=api_url,
         BIBWIRE_SECRET_KEY=KEY,
     )
-    yield crew
-    crew.destroy()
+    try:
+        wait_until(lambda: all_since(server, SCOPES, begin, "as_of"), "the first load")
+        yield crew
+    finally:
+        crew.destroy()
 
 
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-
-
-def all_since(house: House, instant: datetime, column: str) -> bool:
-    """Say whether the mirror of every race is complete to that instant."""
-    rows = house.rows("SELECT * FROM bibwire.freshness")
-    return len(rows) == SCOPES and all(row[column] and row[column] >= instant for row in rows)
-
-
-def cut_connections(database_url: str) -> None:
-    """End every session in the database, as a restart of the server does."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            # Those without a name are the test's own.
-            " AND application_name <> ''"
-        )
+def assert_all_is_well(world: rsusim.World, server: Server) -> None:
+    accounts = tuple(world.accounts.values())
+    truth.assert_mirror_equals_world(server.rows, world, *accounts)
+    truth.assert_feed_is_sound(server.rows, *accounts)
+    truth.assert_no_cursor_is_ahead(server.rows, world)
+    assert fences.assert_every_write_was_fenced(server.rows) > SCOPES
+    assert world.log.highest_in_flight <= 2
 
 
 @pytest.mark.slow
-def test_a_storm_leaves_the_mirror_whole(house: House, crew: Crew, database_url: str) -> None:
-    world, random = house.world, Random(4)
-    begin = world.now
-    wait_until(lambda: all_since(house, begin, "as_of"), "the first load")
+def test_a_storm_leaves_the_mirror_whole(world: rsusim.World, server: Server, crew: Crew) -> None:
+    random = Random(4)
     life = rsusim.Life(world, rate=2.0, seed=3)
     frozen: int | None = None
 
@@ -136,7 +99,7 @@ def test_a_storm_leaves_the_mirror_whole(house: House, crew: Crew, database_url:
             case 1 if victim != frozen:
                 crew.kill(victim)
             case 2:
-                cut_connections(database_url)
+                server.crash()
             case 3:
                 world.faults.add(rsusim.Fault(kind="http_503", times=20))
             case 4 if frozen is not None:
@@ -149,35 +112,87 @@ def test_a_storm_leaves_the_mirror_whole(house: House, crew: Crew, database_url:
         for _ in range(random.randint(2, 8)):
             time.sleep(0.25)
             life.catch_up()
+            crew.tend()
     if frozen is not None:
         crew.thaw(frozen)
     world.faults.clear()
     calm = world.now
 
-    wait_until(lambda: all_since(house, calm, "participants_as_of"), "every race polled after the storm")
-    assert world.now - calm < timedelta(minutes=1)
-    wait_until(lambda: all_since(house, calm, "as_of"), "every removed list read after the storm")
+    wait_until(
+        lambda: all_since(server, SCOPES, calm, "participants_as_of"), "every race polled after the storm"
+    )
+    assert world.now - calm < MINUTE
+    wait_until(lambda: all_since(server, SCOPES, calm, "as_of"), "every removed list read after the storm")
     assert crew.end() == [0] * WORKERS
     assert sum(life.happened.values()) > 50
-    accounts = tuple(world.accounts.values())
-    truth.assert_mirror_equals_world(house.rows, world, *accounts)
-    truth.assert_feed_is_sound(house.rows, *accounts)
-    truth.assert_no_cursor_is_ahead(house.rows, world)
-    assert world.log.highest_in_flight <= 2
+    assert_all_is_well(world, server)
 
 
-def test_an_outage_of_the_vendor_is_told_by_freshness_and_ends_by_itself(house: House, crew: Crew) -> None:
-    world = house.world
+def freeze_in_a_call(crew: Crew, number: int, server: Server) -> None:
+    """Freeze a worker that then keeps a place for a call in flight, of which there are two."""
+    before = kept_places(server)
+
+    def caught() -> bool:
+        crew.freeze(number)
+        if kept_places(server) > before:
+            return True
+        crew.thaw(number)
+        return False
+
+    wait_until(caught, "a worker frozen in the middle of a call")
+
+
+def kept_places(server: Server) -> int:
+    """Count the places that are kept for longer than a call takes."""
+    query = "SELECT pid, objid FROM pg_locks WHERE locktype = 'advisory' AND classid = %(slots)s::oid"
+    kept: set[tuple[int, int]] | None = None
+    for _ in range(8):
+        now = {(row["pid"], row["objid"]) for row in server.rows(query, slots=SLOT_LOCKS)}
+        kept = now if kept is None else kept & now
+        time.sleep(0.2)
+    return len(kept or ())
+
+
+@pytest.mark.slow
+def test_two_workers_frozen_for_two_minutes_keep_nobody_from_their_races(
+    world: rsusim.World, server: Server, crew: Crew
+) -> None:
+    life = rsusim.Life(world, rate=1.0, seed=5)
+    world.quirks.set("latency_seconds", 0.5)
+    freeze_in_a_call(crew, 0, server)
+    freeze_in_a_call(crew, 1, server)
     begin = world.now
-    wait_until(lambda: all_since(house, begin, "as_of"), "the first load")
+
+    while world.now - begin < 2 * MINUTE:
+        time.sleep(0.25)
+        life.catch_up()
+    end = world.now
+    for number in (0, 1):
+        crew.thaw(number)
+
+    for scope, instants in polls(world).items():
+        inside = [at for at in instants if begin.timestamp() <= at <= end.timestamp()]
+        gaps = [b - a for a, b in pairwise([begin.timestamp(), *inside, end.timestamp()])]
+        assert max(gaps) <= (MINUTE + TICK).total_seconds(), scope
+    world.quirks.set("latency_seconds", 0.0)
+    calm = world.now
+    wait_until(lambda: all_since(server, SCOPES, calm, "as_of"), "every race polled by all")
+    assert crew.end() == [0] * WORKERS
+    assert sum(life.happened.values()) > 20
+    assert_all_is_well(world, server)
+
+
+def test_an_outage_of_the_vendor_is_told_by_freshness_and_ends_by_itself(
+    world: rsusim.World, server: Server, crew: Crew
+) -> None:
     world.faults.add(rsusim.Fault(kind="http_503", times=None))
     out = world.now
 
     def all_failing() -> bool:
-        return not house.rows("SELECT FROM bibwire.freshness WHERE failing_since IS NULL")
+        return not server.rows("SELECT FROM bibwire.freshness WHERE failing_since IS NULL")
 
     wait_until(all_failing, "every race known as failing")
-    assert not house.rows(
+    assert not server.rows(
         "SELECT FROM bibwire.freshness WHERE as_of > %(out)s", out=out + timedelta(seconds=5)
     )
     calls = len(world.log.requests)
@@ -188,10 +203,10 @@ def test_an_outage_of_the_vendor_is_told_by_freshness_and_ends_by_itself(house: 
     world.faults.clear()
 
     back = world.now
-    wait_until(lambda: all_since(house, back, "participants_as_of"), "every race polled again")
-    assert world.now - back < timedelta(minutes=1, seconds=5)
+    wait_until(lambda: all_since(server, SCOPES, back, "participants_as_of"), "every race polled again")
+    assert world.now - back < MINUTE + TICK
     failing = "SELECT FROM bibwire.freshness WHERE failing_since IS NOT NULL"
-    wait_until(lambda: not house.rows(failing), "no race known as failing any more")
+    wait_until(lambda: not server.rows(failing), "no race known as failing any more")
     assert {
-        row["registration_id"] for row in house.rows("SELECT registration_id FROM bibwire.participants")
+        row["registration_id"] for row in server.rows("SELECT registration_id FROM bibwire.participants")
     } >= set(everyone)
