@@ -12,7 +12,7 @@ import gzip
 import json
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
@@ -76,7 +76,9 @@ class DataApp:
         caller = info.caller or info.account or "-"
         world.log.enter(info, caller)
         try:
-            await self._serve(request, route, query, form, identity, info, send)
+            await self._serve(
+                request, route, query, form, identity, info, send, lambda: world.log.leave(info, caller)
+            )
         except Exception:
             # Answered with 500 by uvicorn; told apart here from what a test has scripted.
             world.log.failures.append(traceback.format_exc())
@@ -93,6 +95,7 @@ class DataApp:
         identity: Identity,
         info: RequestInfo,
         send: Send,
+        before_end: Callable[[], None],
     ) -> None:
         world = self._world
         quirks = world.quirks
@@ -125,7 +128,7 @@ class DataApp:
         if fault is not None and fault.kind in ("reset", "hang", "cut_off"):
             info.status = 0
         world.call_after(info)
-        await send_answer(answer, fault, request, send, self._connections)
+        await send_answer(answer, fault, request, send, self._connections, before_end)
 
     async def _wait(self, seconds: float) -> None:
         # Even without a wait, let requests that have arrived be noted before this is answered.

@@ -60,10 +60,11 @@ class RequestInfo:
     seconds: float = 0.0
     work_seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    over: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         row = asdict(self)
-        del row["started"]
+        del row["started"], row["over"]
         return row
 
 
@@ -99,7 +100,11 @@ class RequestLog:
             self._highest[caller] = max(self._highest[caller], info.in_flight_of_caller)
 
     def leave(self, info: RequestInfo, caller: str) -> None:
+        """Note that a call is over, right before its end is sent: the caller may call again then."""
         with self._lock:
+            if info.over:
+                return
+            info.over = True
             self._now_in_flight -= 1
             self._in_flight[caller] -= 1
             info.seconds = time.monotonic() - info.started

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -133,14 +134,25 @@ def _sent(request: Request) -> str:
 
 
 async def send_answer(
-    answer: Answer, fault: Fault | None, request: Request, send: Send, connections: Connections
+    answer: Answer,
+    fault: Fault | None,
+    request: Request,
+    send: Send,
+    connections: Connections,
+    before_end: Callable[[], None],
 ) -> None:
-    """Send an answer, as far as the fault lets it."""
+    """
+    Send an answer, as far as the fault lets it.
+
+    Args:
+        before_end: Called right before the caller can learn that the call is over.
+    """
     kind = fault.kind if fault is not None else ""
     transport = connections.transport(request)
     if kind == "hang" and fault is not None:
         await connections.sleep(3600.0 if fault.seconds is None else fault.seconds)
     if kind in ("reset", "hang") and transport is not None:
+        before_end()
         if kind == "reset" and (sock := transport.get_extra_info("socket")) is not None:
             # Linger 0 makes the kernel send RST instead of FIN.
             linger = struct.pack("ii", 1, 0)
@@ -151,10 +163,13 @@ async def send_answer(
     headers = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body))}
     headers |= answer.headers
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
     body = b"" if request.method == "HEAD" else answer.body
+    if not body:
+        before_end()
+    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
     half = len(body) // 2
     if kind == "cut_off" and transport is not None:
+        before_end()
         await send({"type": "http.response.body", "body": body[:half], "more_body": True})
         transport.close()
         await asyncio.sleep(0.01)
@@ -163,4 +178,5 @@ async def send_answer(
         await send({"type": "http.response.body", "body": body[:half], "more_body": True})
         await connections.sleep(1.4 if fault.seconds is None else fault.seconds)
         body = body[half:]
+    before_end()
     await send({"type": "http.response.body", "body": body})

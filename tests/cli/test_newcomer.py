@@ -290,6 +290,6 @@ def test_lines_of_the_log_do_not_mix_with_a_summary_on_a_terminal(shell: Shell, 
 def test_status_watches_on_a_terminal_and_nowhere_else(shell: Shell, peak: rsusim.Account) -> None:
     assert shell.run("status", "--watch").code == 2
     # Ctrl-C, once the screen stands.
-    code, shown = shell.on_terminal("status", "--watch", answers=[("Partners", "\x03")])
+    code, shown = shell.on_terminal("status", "--watch", answers=[("Peak Timing", "\x03")])
     assert code == 130
     assert "Peak Timing" in shown

@@ -18,7 +18,7 @@ GAPS = st.lists(st.floats(0, 20_000), min_size=1, max_size=20)
 
 
 def budget(**spent: int) -> Budget:
-    return Budget(1000, 1000, spent_by_urgency={each: spent.get(each, 0) for each in Urgency})
+    return Budget(1000, 1000, 1000, spent_by_urgency={each: spent.get(each, 0) for each in Urgency})
 
 
 def test_of_a_thousand_calls_each_class_has_the_share_the_docstring_says() -> None:
@@ -57,7 +57,7 @@ def test_who_is_more_urgent_never_stops_earlier_and_everybody_gets_a_call(limit:
 
 @pytest.mark.parametrize(("until", "room"), [(NOON + SECOND, 0), (NOON, 980), (NOON - SECOND, 980)])
 def test_a_blocked_credential_has_no_room(until: datetime, room: int) -> None:
-    blocked = Budget(1000, 1000, blocked_until=until)
+    blocked = Budget(1000, 1000, 1000, blocked_until=until)
 
     assert rules.room(blocked, Urgency.LIVE, now=NOON) == room
 
@@ -139,6 +139,38 @@ def test_two_credentials_throttled_within_a_minute_block_their_caller_for_a_minu
     assert long.blocked_until == NOON + 90 * SECOND
 
 
+def test_a_lowered_limit_is_for_the_calls_since_the_vendor_asked_for_fewer() -> None:
+    standing = rules.after_throttle(Standing(1000), now=NOON, seconds=30)
+    before, since = Spent(NOON - 10 * MINUTE, 900, 900), Spent(NOON + MINUTE, 60, 60)
+
+    at = NOON + 2 * MINUTE
+    assert rules.seconds_until_room(standing, [before, since], Urgency.DELTA, now=at) > 0, "of all calls"
+    assert rules.seconds_until_room(standing, [before], Urgency.DELTA, now=at) == 0
+    many = Spent(NOON + MINUTE, 700, 700)
+    assert rules.seconds_until_room(standing, [many], Urgency.DELTA, now=at) > 0, "of those since"
+
+
+def test_room_is_what_both_limits_leave() -> None:
+    spent = dict.fromkeys(Urgency, 0) | {Urgency.DELTA: 800}
+    lately = dict.fromkeys(Urgency, 0) | {Urgency.DELTA: 90}
+
+    def room(limit_in_use: int) -> int:
+        budget = Budget(1000, limit_in_use, 1000, spent_by_urgency=spent, spent_since_throttle=lately)
+        return rules.room(budget, Urgency.LIVE, now=NOON)
+
+    assert [room(limit) for limit in (1000, 200, 100, 50)] == [180, 106, 8, 0]
+
+
+def test_the_limit_ahead_counts_on_its_recovery() -> None:
+    lowered = Standing(1000, lowered_to=100, lowered_at=NOON, throttled_at=NOON)
+
+    assert rules.limit_ahead(Standing(1000), now=NOON) == 1000
+    assert rules.limit_ahead(lowered, now=NOON) == 325
+    assert rules.limit_ahead(lowered, now=NOON + 2 * HOUR) == 1000
+    assert rules.lowered_since(lowered, now=NOON + HOUR) == NOON.replace(second=0)
+    assert rules.lowered_since(lowered, now=NOON + 2 * HOUR) is None
+
+
 MINUTES = st.dictionaries(
     st.integers(0, 60), st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=61
 )
@@ -156,8 +188,15 @@ def test_there_is_room_when_the_wait_is_over_and_not_a_minute_earlier(
 
     def has_room(at: datetime) -> bool:
         left = [each for each in spent if each.minute > at.replace(second=0) - 61 * MINUTE]
-        total, own = rules.ceilings(rules.limit_in_use(standing, now=at), urgency)
-        return sum(each.total for each in left) < total and sum(each.own for each in left) < own
+        since = rules.lowered_since(standing, now=at)
+        lately = [each for each in left if since is not None and each.minute >= since]
+        return all(
+            sum(each.total for each in counted) < total and sum(each.own for each in counted) < own
+            for counted, (total, own) in (
+                (left, rules.ceilings(limit, urgency)),
+                (lately, rules.ceilings(rules.limit_in_use(standing, now=at), urgency)),
+            )
+        )
 
     wait = rules.seconds_until_room(standing, spent, urgency, now=NOON)
 

@@ -191,6 +191,11 @@ class Simulation:
         """Let something go on beside: it sleeps by the moved clock and acts on the world."""
         self._people.add(asyncio.create_task(doing))
 
+    def calm_down(self) -> None:
+        """End all that goes on beside."""
+        for task in self._people:
+            task.cancel()
+
     async def run_until(self, end: datetime) -> None:
         """Let time pass."""
         while self.world.now < end:
@@ -228,7 +233,7 @@ class Simulation:
         while idle < 3 and not self._somebody_asks_again():
             await asyncio.sleep(0)
             for task in self._people:
-                if task.done():
+                if task.done() and not task.cancelled():
                     task.result()
             self._people = {task for task in self._people if not task.done()}
             if self.clock.asleep >= len(self._jobs) + len(self._people):

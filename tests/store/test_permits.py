@@ -501,6 +501,27 @@ def test_throttle_answers_lower_the_limit_of_all_processes_and_are_told_once_eac
     assert [(each.limit, each.limit_in_use, each.reason) for each in told] == [(LIMIT, 105, "fewer")] * 4
 
 
+def test_calls_before_a_throttle_answer_count_for_the_limit_as_configured_alone(
+    database_url: str, credential_id: int
+) -> None:
+    now = datetime(2026, 9, 12, 16, 0, 30, tzinfo=UTC)
+
+    async def do(o: Opened) -> int:
+        nonlocal now
+        permits = o.permits(credential_id, now=lambda: now)
+        for _ in range(120):  # more than 105, the limit that one answer leaves
+            async with permits.permit("races"):
+                pass
+        now += timedelta(minutes=1)
+        await permits.throttled("fewer", 0)
+        [found] = (await store.budgets(o.db, [credential_id], now=now)).values()
+        assert found.spent_since_throttle is not None
+        assert (found.spent_total, sum(found.spent_since_throttle.values())) == (120, 0)
+        return await calls_until_refused(permits)
+
+    assert on(database_url, do) == ALLOWED - 120
+
+
 def test_a_limit_configured_anew_is_in_force_at_the_next_call(
     database_url: str, credential_id: int, database: psycopg.Connection[tuple[int]]
 ) -> None:
@@ -592,6 +613,9 @@ def test_the_hour_is_read_by_the_key_however_many_minutes_there_are(
         "urgency": "delta",
         "most": 1000,
         "most_own": 1000,
+        "since": None,
+        "most_lately": 1000,
+        "most_own_lately": 1000,
         "now": None,
         "at": datetime.now(UTC),
     }

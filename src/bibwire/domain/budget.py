@@ -2,8 +2,10 @@
 How many calls a credential may make, for what, and when again.
 
 What is spent is counted in whole minutes; a rolling hour is covered by the last 61 of them, so
-that a call counts for 60 to 61 minutes, never less. Nothing here waits, reads a clock or asks a
-database: `now` is an argument, and every instant is aware.
+that a call counts for 60 to 61 minutes, never less. A limit that was lowered holds for the calls
+since the vendor last asked for fewer: those before are no reason to stand still now, and the limit
+as configured holds for all of them. Nothing here waits, reads a clock or asks a database: `now` is
+an argument, and every instant is aware.
 """
 
 from __future__ import annotations
@@ -118,13 +120,22 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A credential's budget at a moment; every class is in `spent_by_urgency`."""
+    """
+    A credential's budget at a moment.
+
+    Args:
+        limit_ahead: What the limit in use is on average in the hour to come, for plans.
+        spent_by_urgency: Calls of the last hour; every class is in it.
+        spent_since_throttle: Those since the vendor last asked for fewer; None: the limit is not lowered.
+    """
 
     limit: int
     limit_in_use: int
+    limit_ahead: int
     blocked_until: datetime | None = None
     blocked_reason: str | None = None
     spent_by_urgency: Mapping[Urgency, int] = field(default_factory=lambda: dict.fromkeys(Urgency, 0))
+    spent_since_throttle: Mapping[Urgency, int] | None = None
 
     @property
     def spent_total(self) -> int:
@@ -146,8 +157,10 @@ def room(budget: Budget, urgency: Urgency, *, now: datetime) -> int:
     """Return how many calls of the class may be made right now; 0 while blocked."""
     if budget.blocked_until is not None and budget.blocked_until > now:
         return 0
-    total, own = ceilings(budget.limit_in_use, urgency)
-    return max(0, min(total - budget.spent_total, own - budget.spent_by_urgency[urgency]))
+    left = _left(budget.limit, budget.spent_by_urgency, urgency)
+    if budget.spent_since_throttle is not None:
+        left = min(left, _left(budget.limit_in_use, budget.spent_since_throttle, urgency))
+    return max(0, left)
 
 
 def limit_in_use(standing: Standing, *, now: datetime) -> int:
@@ -157,6 +170,18 @@ def limit_in_use(standing: Standing, *, now: datetime) -> int:
     lowered_to = min(standing.limit, max(_floor(standing.limit), standing.lowered_to))
     passed = min(1.0, max(0.0, (now - standing.throttled_at) / RECOVERY))
     return lowered_to + int((standing.limit - lowered_to) * passed)
+
+
+def limit_ahead(standing: Standing, *, now: datetime) -> int:
+    """Return what the limit in use is on average in the hour to come, if it goes on recovering."""
+    return (limit_in_use(standing, now=now) + limit_in_use(standing, now=now + timedelta(hours=1))) // 2
+
+
+def lowered_since(standing: Standing, *, now: datetime) -> datetime | None:
+    """Return the first minute whose calls count for a lowered limit; None: it is not lowered."""
+    if standing.throttled_at is None or limit_in_use(standing, now=now) >= standing.limit:
+        return None
+    return standing.throttled_at.replace(second=0, microsecond=0)
 
 
 def after_throttle(standing: Standing, *, now: datetime, seconds: float) -> Standing:
@@ -203,20 +228,33 @@ def seconds_until_room(
     Whole minutes fall out of the hour at the begin of a minute, and a lowered limit recovers,
     so each minute to come is looked at. Blocks are not.
     """
-    counted = sorted(spent, key=lambda each: each.minute)
-    total, own = sum(each.total for each in counted), sum(each.own for each in counted)
+    counted = list(spent)
     begun = now.replace(second=0, microsecond=0)
-    oldest = 0
     for minutes in range(WINDOW_MINUTES + 1):
         at = max(now, begun + minutes * MINUTE)
-        while oldest < len(counted) and counted[oldest].minute + WINDOW_MINUTES * MINUTE <= at:
-            total, own = total - counted[oldest].total, own - counted[oldest].own
-            oldest += 1
-        most, most_own = ceilings(limit_in_use(standing, now=at), urgency)
-        if total < most and own < most_own:
-            return (at - now).total_seconds()
+        left = [each for each in counted if each.minute + WINDOW_MINUTES * MINUTE > at]
+        if _has_room(standing.limit, left, urgency):
+            since = lowered_since(standing, now=at)
+            if since is None:
+                return (at - now).total_seconds()
+            lately = [each for each in left if each.minute >= since]
+            if _has_room(limit_in_use(standing, now=at), lately, urgency):
+                return (at - now).total_seconds()
     # Only a clock set back leaves counters of minutes to come.
     return (begun + WINDOW_MINUTES * MINUTE - now).total_seconds()
+
+
+def _has_room(limit: int, spent: Iterable[Spent], urgency: Urgency) -> bool:
+    most, most_own = ceilings(limit, urgency)
+    total = own = 0
+    for each in spent:
+        total, own = total + each.total, own + each.own
+    return total < most and own < most_own
+
+
+def _left(limit: int, spent: Mapping[Urgency, int], urgency: Urgency) -> int:
+    most, most_own = ceilings(limit, urgency)
+    return min(most - sum(spent.values()), most_own - spent[urgency])
 
 
 def _floor(limit: int) -> int:

@@ -214,7 +214,8 @@ async def _planned(
     connection: Connection, partner_id: int, now: datetime, *, budget_time: datetime | None = None
 ) -> tuple[PartnerPlan, Shortage | None, dict[int, str], int]:
     facts = await schedule.facts(connection, partner_id, now=now)
-    limit = (await budget_of_partner(connection, partner_id, now=budget_time)).limit_in_use
-    plan = rules.plan(facts, calls_per_hour=limit, now=now)
-    shortage = rules.foresee(facts, calls_per_hour=limit, now=now)
-    return plan, shortage, {each.race_id: each.name for each in facts}, limit
+    budget = await budget_of_partner(connection, partner_id, now=budget_time)
+    plan = rules.plan(facts, calls_per_hour=budget.limit_ahead, now=now)
+    # A limit that was lowered has recovered long before most of what is foreseen.
+    shortage = rules.foresee(facts, calls_per_hour=budget.limit, now=now)
+    return plan, shortage, {each.race_id: each.name for each in facts}, budget.limit_ahead

@@ -268,9 +268,15 @@ class Permits:
             if standing.blocked_until is not None and standing.blocked_until > at:
                 wait = _seconds(at, standing.blocked_until)
                 return _Answer(at, wait, standing.blocked_until, reason)
-            limit = rules.limit_in_use(standing, now=at)
-            most, most_own = rules.ceilings(limit, self._urgency)
-            spending = values | {"most": most, "most_own": most_own}
+            most, most_own = rules.ceilings(standing.limit, self._urgency)
+            most_lately, most_own_lately = rules.ceilings(rules.limit_in_use(standing, now=at), self._urgency)
+            spending = values | {
+                "most": most,
+                "most_own": most_own,
+                "since": rules.lowered_since(standing, now=at),
+                "most_lately": most_lately,
+                "most_own_lately": most_own_lately,
+            }
             if await _one(connection, "spend", spending) is not None:
                 return _Answer(at)
             blocked = await _one(connection, "caller_blocked", values)
@@ -355,16 +361,20 @@ async def _rows(
 
 def _budget_of(row: TupleRow) -> Budget:
     _, limit, lowered_to, lowered_at, throttled_at, until, reason, caller_until, caller_reason, at = row[:10]
+    spent, lately = row[10:]
     standing = Standing(limit, lowered_to, lowered_at, throttled_at, until)
     if caller_until is not None and (until is None or caller_until > until):
         until, reason = caller_until, caller_reason
     blocked = until is not None and until > at
+    lowered = rules.lowered_since(standing, now=at) is not None
     return Budget(
         limit=limit,
         limit_in_use=rules.limit_in_use(standing, now=at),
+        limit_ahead=rules.limit_ahead(standing, now=at),
         blocked_until=until if blocked else None,
         blocked_reason=reason if blocked else None,
-        spent_by_urgency=dict(zip(Urgency, row[10:], strict=True)),
+        spent_by_urgency=dict(zip(Urgency, spent, strict=True)),
+        spent_since_throttle=dict(zip(Urgency, lately, strict=True)) if lowered else None,
     )
 
 

@@ -16,24 +16,31 @@ FOR NO KEY UPDATE;
 
 -- name: spend
 -- Count one call in the present minute if the last 61 minute counters, which cover any rolling
--- hour, have room for it. No row back: they have not, or the caller is blocked.
+-- hour, have room for it, and those since the vendor last asked for fewer as well. No row back:
+-- they have not, or the caller is blocked.
 WITH present AS MATERIALIZED (
     SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS at
 ), spent AS (
     SELECT
-        coalesce(sum(m.calls), 0) AS total,
-        coalesce(sum(
+        coalesce(sum(each.calls), 0) AS total,
+        coalesce(sum(each.own), 0) AS own,
+        coalesce(sum(each.calls) FILTER (WHERE each.minute >= %(since)s::timestamptz), 0) AS total_lately,
+        coalesce(sum(each.own) FILTER (WHERE each.minute >= %(since)s::timestamptz), 0) AS own_lately
+    FROM (
+        SELECT
+            m.minute,
+            m.calls,
             CASE %(urgency)s::text
                 WHEN 'live' THEN m.live
                 WHEN 'race_day' THEN m.race_day
                 WHEN 'reconcile' THEN m.reconcile
                 WHEN 'backfill' THEN m.backfill
                 ELSE m.calls - m.live - m.race_day - m.reconcile - m.backfill
-            END
-        ), 0) AS own
-    FROM bibwire.call_minutes AS m
-    WHERE m.credential_id = %(credential_id)s
-      AND m.minute > date_trunc('minute', (SELECT at FROM present)) - interval '61 minutes'
+            END AS own
+        FROM bibwire.call_minutes AS m
+        WHERE m.credential_id = %(credential_id)s
+          AND m.minute > date_trunc('minute', (SELECT at FROM present)) - interval '61 minutes'
+    ) AS each
 )
 INSERT INTO bibwire.call_minutes AS m (credential_id, minute, calls, live, race_day, reconcile, backfill)
 SELECT
@@ -48,6 +55,8 @@ FROM present
 CROSS JOIN spent
 WHERE spent.total < %(most)s::bigint
   AND spent.own < %(most_own)s::bigint
+  AND spent.total_lately < %(most_lately)s::bigint
+  AND spent.own_lately < %(most_own_lately)s::bigint
   AND NOT EXISTS (
       SELECT
       FROM bibwire.callers AS c
@@ -117,8 +126,8 @@ SET throttled_credential_id = %(credential_id)s,
 WHERE caller_digest = %(caller_digest)s;
 
 -- name: budgets
--- How these credentials stand and what each spent in the hour, by class; that of a partner where
--- one is given instead.
+-- How these credentials stand and what each spent in the hour, by class, and since the vendor last
+-- asked for fewer; that of a partner where one is given instead.
 WITH present AS MATERIALIZED (
     SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS at
 )
@@ -133,22 +142,29 @@ SELECT
     k.blocked_until,
     k.blocked_reason,
     present.at,
-    spent.live,
-    spent.race_day,
-    spent.calls - spent.live - spent.race_day - spent.reconcile - spent.backfill,
-    spent.reconcile,
-    spent.backfill
+    spent.by_class,
+    spent.lately_by_class
 FROM present
 CROSS JOIN bibwire.credentials AS c
 LEFT JOIN bibwire.callers AS k ON k.caller_digest = %(caller_digest)s
 CROSS JOIN LATERAL (
     SELECT
-        coalesce(sum(m.calls), 0)::bigint AS calls,
-        coalesce(sum(m.live), 0)::bigint AS live,
-        coalesce(sum(m.race_day), 0)::bigint AS race_day,
-        coalesce(sum(m.reconcile), 0)::bigint AS reconcile,
-        coalesce(sum(m.backfill), 0)::bigint AS backfill
+        ARRAY[
+            coalesce(sum(m.live), 0),
+            coalesce(sum(m.race_day), 0),
+            coalesce(sum(m.calls - m.live - m.race_day - m.reconcile - m.backfill), 0),
+            coalesce(sum(m.reconcile), 0),
+            coalesce(sum(m.backfill), 0)
+        ]::bigint[] AS by_class,
+        ARRAY[
+            coalesce(sum(m.live) FILTER (WHERE lately.it), 0),
+            coalesce(sum(m.race_day) FILTER (WHERE lately.it), 0),
+            coalesce(sum(m.calls - m.live - m.race_day - m.reconcile - m.backfill) FILTER (WHERE lately.it), 0),
+            coalesce(sum(m.reconcile) FILTER (WHERE lately.it), 0),
+            coalesce(sum(m.backfill) FILTER (WHERE lately.it), 0)
+        ]::bigint[] AS lately_by_class
     FROM bibwire.call_minutes AS m
+    CROSS JOIN LATERAL (SELECT m.minute >= date_trunc('minute', c.throttled_at) AS it) AS lately
     WHERE m.credential_id = c.credential_id
       AND m.minute > date_trunc('minute', present.at) - interval '61 minutes'
 ) AS spent
