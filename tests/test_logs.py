@@ -129,3 +129,18 @@ def test_a_log_file_that_cannot_be_written_is_a_wrong_setting(tmp_path: Path) ->
 
     with pytest.raises(SettingsError, match="BIBWIRE_LOG_FILE"):
         logs.set_up(log_file=tmp_path / "file" / "log")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is played by /dev/full")
+def test_a_log_file_that_cannot_be_written_is_told_of_once(
+    log_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.set_up(level="INFO", log_file=Path("/dev/full"))
+
+    for number in range(3):
+        structlog.get_logger().info("race synced", race_id=number)
+
+    shown = capsys.readouterr().err
+    assert shown.count("/dev/full cannot be written") == 1
+    assert shown.count("race synced") == 3
+    assert "Traceback" not in shown

@@ -90,9 +90,26 @@ def set_up(*, level: str = "INFO", log_file: Path | None = None, shown: str | No
     )
 
 
+class _File(logging.handlers.WatchedFileHandler):
+    """A copy of the log; work goes on without it where it cannot be written, and that is said once."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._fails = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._fails:
+            self._fails = True
+            why = error.strerror or str(error)
+            sys.stderr.write(f"bibwire: the log file {self.baseFilename} cannot be written: {why}.\n")
+
+
 def _file_handler(path: Path) -> logging.Handler:
     try:
-        return logging.handlers.WatchedFileHandler(path, encoding="utf-8")
+        return _File(path)
     except OSError as error:
         raise SettingsError(
             f"The log file {path} cannot be written ({error.strerror}). Name another one in BIBWIRE_LOG_FILE."

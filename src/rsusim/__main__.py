@@ -53,6 +53,9 @@ def main(
     gc.freeze()  # a big world is not walked again by every full collection
     if args.selfcheck:
         return selfcheck(world, time.perf_counter() - started, args.warm)
+    for name in ("speed", "rate"):
+        if not 0 <= getattr(args, name) < float("inf"):
+            parser.error(f"--{name} is a number from 0 on, not {getattr(args, name)}")
     if not 0 <= args.port <= 65_535:
         parser.error(f"--port is a number from 0 (a free one) to 65535, not {args.port}")
     try:

@@ -92,6 +92,16 @@ def test_a_vendor_out_of_reach_fails_with_the_fix(shell: Shell) -> None:
     assert "BIBWIRE_API_URL" in fixes(ended)["RunSignup"]
 
 
+def test_an_address_that_is_not_the_apis_fails_with_the_fix(shell: Shell, simulator: rsusim.Server) -> None:
+    assert grades(shell.run("doctor", "--json"))["RunSignup"] == "ok"
+
+    ended = shell.run("doctor", "--json", API_URL=simulator.base_url.removesuffix("/rest"))
+
+    assert ended.code == 1
+    assert grades(ended)["RunSignup"] == "FAIL"
+    assert "/rest" in fixes(ended)["RunSignup"]
+
+
 def test_a_key_that_does_not_fit_fails_and_no_command_writes_anything(
     shell: Shell, peak: rsusim.Account, world: rsusim.World
 ) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
-import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,6 @@ import pytest
 
 import rsusim
 from tests.cli.conftest import Shell
-from tests.waiting import wait_until
 
 
 def past_race(world: rsusim.World, account: rsusim.Account) -> int:
@@ -265,17 +264,30 @@ def test_bibs_stand_below_each_other_at_the_vendor_s_time(
     assert f"{at:%Y-%m-%d %H:%M:%S}" in lines[-1]
 
 
-def test_whoever_stops_following_is_told_where_to_go_on(shell: Shell, peak: rsusim.Account) -> None:
+def test_whoever_stops_following_is_told_where_to_go_on(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
     shell.run("sync")
-    end = shell.run("bibs", "--json").json["next_since"][peak.name]
     process = shell.start("bibs", "--follow", "--since", "0", "--json")
-    wait_until(lambda: shell.log_file.exists())
-    time.sleep(3)
+    lakeside = world.accounts["Lakeside Race Services"]
+    assert shell.add(lakeside).code == 0  # while somebody follows
+    shell.run("sync")
+    for race in world.races.values():
+        world.assign_bib(world.active(race.event_ids[-1])[0], 4711)
+    shell.run("sync")
 
+    seen: dict[str, int] = {}
+    assert process.stdout is not None
+    while len(seen) < 2:
+        change = json.loads(process.stdout.readline())
+        seen[change["partner"]] = change["seq"]
     ended = shell.stop(process)
 
     assert ended.code == 130
-    assert f'bibwire bibs --follow --partner "Peak Timing" --since {end}' in ended.told
+    for account in (peak, lakeside):
+        told = re.search(f'--partner "{account.name}" --since ([0-9]+)', ended.told)
+        assert told is not None, ended.told
+        assert int(told[1]) >= seen[account.name]
 
 
 def test_lines_of_the_log_do_not_mix_with_a_summary_on_a_terminal(shell: Shell, peak: rsusim.Account) -> None:
@@ -292,4 +304,7 @@ def test_status_watches_on_a_terminal_and_nowhere_else(shell: Shell, peak: rsusi
     # Ctrl-C, once the screen stands.
     code, shown = shell.on_terminal("status", "--watch", answers=[("Peak Timing", "\x03")])
     assert code == 130
-    assert "Peak Timing" in shown
+    assert "bibwire: stopped." in shown
+    assert "goes on where this one was" not in shown
+    # Each time the whole of it, and not one part above the other.
+    assert shown.count("Partners") == shown.count("Calls of the last hour") > 0

@@ -146,7 +146,15 @@ def _wrong_use(error: typer.TyperException) -> str:
     option = str(getattr(error, "option_name", ""))
     if re.fullmatch(r"-\d+", option):
         return f"{option} is below 0, and what stands there has to be 0 or more."
-    return _sentence(error.format_message())
+    told = error.format_message()
+    # The library's own words are for programmers.
+    told = re.sub(r"Value error, ", "", told)
+    told = re.sub(
+        r"Input should be a valid integer, unable to parse string as an integer",
+        "it has to be a whole number",
+        told,
+    )
+    return _sentence(told)
 
 
 def _sentence(text: str) -> str:

@@ -60,7 +60,8 @@ def bibs(
         if follow:
             one = heads[0].partner_id if partner is not None else None
             try:
-                await _follow(runtime, heads, starts, one, race, json)
+                # Filled with what was shown, of partners that were added meanwhile too.
+                await _follow(runtime, heads, starts, reached, one, race, json)
             finally:
                 reached.update((head.partner, starts[head.partner_id]) for head in heads)
         else:
@@ -138,6 +139,7 @@ async def _follow(
     runtime: Runtime,
     heads: list[Head],
     starts: dict[int, int],
+    reached: dict[str, int],
     partner_id: int | None,
     race: int | None,
     json: bool,
@@ -155,6 +157,7 @@ async def _follow(
     feed = follow(runtime.reports, since=starts, partner_id=partner_id, race_id=race)
     async with aclosing(feed) as changes:
         async for change in changes:
+            reached[change.partner] = change.seq
             if json:
                 print_json(_as_json(change))
             else:

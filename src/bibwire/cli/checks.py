@@ -239,7 +239,10 @@ def _vendor(to: Examination, now: Callable[[], datetime]) -> None:
         fix = "check the network, a proxy (HTTPS_PROXY) and BIBWIRE_API_URL"
         to.add("RunSignup", "FAIL", f"{url} does not answer: {' '.join(str(error).split())}", fix)
         return
-    if answer.status >= 500:
+    if not answer.is_api and answer.status < 500:
+        fix = "mend BIBWIRE_API_URL: the API's address ends in /rest"
+        to.add("RunSignup", "FAIL", f"{url} answers, and not as the API does (status {answer.status})", fix)
+    elif answer.status >= 500:
         to.add("RunSignup", "warn", f"{url} answers with status {answer.status}", "try again later")
     else:
         to.add("RunSignup", "ok", f"{url} answers")

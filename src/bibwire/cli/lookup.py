@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bibwire.cli.options import LARGEST_ID, JsonOption, PartnerOption
-from bibwire.domain.errors import SettingsError
+from bibwire.domain.errors import Blocked, BudgetSpent, SettingsError
 
 if TYPE_CHECKING:
     from bibwire.runtime import Runtime
@@ -38,10 +38,14 @@ def lookup(
     """
     Say who has a bib now and who had it before.
 
-    Exit code 1: the race is not mirrored, so that nothing can be said of the bib.
+    Exit code 1: the race is known and not mirrored, so that nothing can be said of the bib. 3: with
+    --live, RunSignup could not be asked now; the answer is the mirror's.
     """
     from bibwire.cli.session import read_settings, work
+    from bibwire.cli.sync import PARTLY, Patience
     from bibwire.cli.terminal import as_fields, complain, plain, print_json
+
+    stale = False
 
     async def do(runtime: Runtime) -> list[BibAnswer]:
         from bibwire.store.reports import OVER
@@ -56,7 +60,16 @@ def lookup(
         # RunSignup is not asked for a race that would not be loaded.
         if not live or answers[0].why_not == OVER:
             return answers
-        await runtime.engine.lookup_live(answers[0].partner, race, bib)
+        # Whoever asks stands at a desk with a runner before it, and cannot wait for the next hour.
+        runtime.on_wait = Patience(no_wait=True).wait
+        try:
+            await runtime.engine.lookup_live(answers[0].partner, race, bib)
+        except (BudgetSpent, Blocked) as error:
+            nonlocal stale
+            stale = True
+            complain(
+                f"RunSignup was not asked: {str(error).rstrip('.')}. What follows is the mirror's answer."
+            )
         return await runtime.reports.lookup(bib, race, partner_id)
 
     answers = work(do, read_settings(summary=True), make=False)
@@ -74,6 +87,8 @@ def lookup(
         )
     if len(lacking) == len(answers):
         raise typer.Exit(1)
+    if stale:
+        raise typer.Exit(PARTLY)
 
 
 def _show(answer: BibAnswer) -> None:

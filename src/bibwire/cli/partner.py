@@ -80,7 +80,7 @@ def add(
             calls_made=calls,
         )
         _tell(f"Partner {partner.name} is added", partner, races)
-        typer.echo("Its registrations come with: bibwire sync")
+        typer.echo("Its registrations come with bibwire sync, or by themselves while bibwire run goes on.")
 
     work(do, settings)
 
@@ -215,7 +215,10 @@ def resume(name: Name) -> None:
     if before.paused_at is None:
         typer.echo(f"Partner {partner.name} was not paused; it is active.")
     else:
-        typer.echo(f"Partner {partner.name} is active again. What it missed comes with: bibwire sync")
+        typer.echo(
+            f"Partner {partner.name} is active again. What it missed comes with bibwire sync, or while "
+            "bibwire run goes on."
+        )
 
 
 @app.command()
@@ -311,7 +314,9 @@ def _read_secret(what: str, from_stdin: bool, path: Path | None) -> Secret:
             "use --secret-stdin or --secret-file FILE."
         )
     text = text.strip()
-    if not text or len(text.split()) > 1:
+    if not text:
+        raise SettingsError(f"The {what} is empty; nothing was stored.")
+    if len(text.split()) > 1:
         raise SettingsError(f"The {what} has to be one word without spaces; nothing was stored.")
     return Secret(text)
 

@@ -45,7 +45,10 @@ def status(
         return await runtime.reports.status()
 
     if watch:
-        work(_watch, make=False)
+        try:
+            work(_watch, make=False)
+        except KeyboardInterrupt as stop:
+            raise type(stop)("stopped.") from None
         return
     state = work(do, make=False)
     if json:
@@ -66,6 +69,9 @@ def status(
 
 async def _watch(runtime: Runtime) -> None:
     """Show the status again and again on the whole terminal."""
+    from io import StringIO
+
+    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
@@ -77,9 +83,21 @@ async def _watch(runtime: Runtime) -> None:
     with Live(console=out, screen=True, auto_refresh=False) as live:
         while True:
             state = await runtime.reports.status()
-            with out.capture() as shown:
-                _show(out, state)
-            live.update(Text.from_ansi(shown.get()), refresh=True)
+            # On a sheet of its own: what is printed to the screen's console is put above the screen.
+            sheet = Console(
+                file=StringIO(),
+                width=out.width,
+                force_terminal=True,
+                color_system="standard",
+                highlight=False,
+                markup=False,
+                emoji=False,
+            )
+            _show(sheet, state)
+            lines = sheet.file.getvalue().splitlines()  # type: ignore[attr-defined]
+            if len(lines) > out.height:
+                lines = [*lines[: out.height - 1], "... more than the window holds: bibwire status"]
+            live.update(Text.from_ansi("\n".join(lines)), refresh=True)
             await runtime.clock.sleep(WATCH_SECONDS)
 
 

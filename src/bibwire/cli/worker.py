@@ -65,6 +65,8 @@ def worker(
         stop = _stop_on_signals()
         if supervised:
             _stop_with_parent(stop)
+        else:
+            _say("Working for this database, beside any other worker. Ctrl-C ends it.")
         async with runtime.open_worker() as worker:
             await worker.run(stop)
 

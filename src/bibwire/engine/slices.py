@@ -236,16 +236,17 @@ class Slices:
             await self._partners.mark_verified(partner.partner_id)
         if swept.clock_ahead is not None:
             await schedule.note_clock(self._db, scope.partner_id, ahead_seconds=swept.clock_ahead)
-        if changes or swept.text:
+        if outcome.changes or swept.text or not scope.is_loaded:
+            note = {} if swept.text is None else {"note": swept.text}
             log.info(
-                "race polled",
+                "race polled" if scope.is_loaded else "race loaded",
                 action="sweep",
                 partner=partner.name,
                 race_id=scope.race_id,
                 inserted=outcome.inserted,
                 updated=outcome.updated,
                 removed=outcome.removed,
-                note=swept.text,
+                **note,
             )
 
     async def _note_failure(self, partner: Partner, scope: Scope, turn: Turn, error: BibwireError) -> None:

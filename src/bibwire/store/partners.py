@@ -345,7 +345,8 @@ def check_name(name: str) -> str:
 
 def _name_taken(name: str) -> SettingsError:
     return SettingsError(
-        f"There is a partner {name} already. To replace its key: bibwire partner rotate {quoted(name)}."
+        f"There is a partner {name} already. To replace its key: bibwire partner rotate {quoted(name)} "
+        "--api-key KEY."
     )
 
 

@@ -133,7 +133,7 @@ ORDER BY count(*) DESC, p.name, q.source, q.reason
 LIMIT 100;
 
 -- name: last_runs
--- The newest runs that have ended.
+-- The newest runs that have ended, the last to end first.
 SELECT
     p.name,
     s.race_id,
@@ -149,12 +149,16 @@ SELECT
     s.rows_removed,
     s.rows_quarantined,
     s.error
-FROM bibwire.sync_history AS s
+FROM (
+    SELECT *
+    FROM bibwire.sync_history
+    WHERE finished_at IS NOT NULL
+    ORDER BY run_id DESC
+    LIMIT %(limit)s
+) AS s
 JOIN bibwire.partners AS p USING (partner_id)
 LEFT JOIN bibwire.races AS r USING (partner_id, race_id)
-WHERE s.finished_at IS NOT NULL
-ORDER BY s.run_id DESC
-LIMIT %(limit)s;
+ORDER BY s.finished_at DESC, s.run_id DESC;
 
 -- name: last_day
 -- What the runs of the last 24 hours did, by partner. The calls are all there were, those of
