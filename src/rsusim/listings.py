@@ -113,8 +113,8 @@ class Query:
         def see(number: int) -> tuple[Registration, Version]:
             registration = world.registrations[number]
             version = registration.shown
-            if not self.removed:
-                version = world.lingering.get(number) or version
+            unlike = world.still_removed if self.removed else world.lingering
+            version = unlike.get(number) or version
             assert version is not None, "a listed registration is published"
             return registration, version
 

@@ -72,6 +72,7 @@ class Quirks:
     bib_moves_last_modified: bool = True
     edit_moves_last_modified: bool = True
     removed_stays_listed_seconds: float = 0.0  # the active list drops a removed row this late
+    restored_stays_removed: bool = False  # the removed list never drops a row that is active again
     deferral_makes_new: bool = False
     counts_off_by: int = 0  # participant-counts lie by this many
     counts_bundle_rows: bool = True

@@ -175,7 +175,7 @@ class Rows:
     def removed(self, number: int, condensed: bool) -> bytes:
         """Return the encoded row of a removed registration: no bib and no event (section 9)."""
         registration = self._world.registrations[number]
-        version = registration.shown
+        version = self._world.still_removed.get(number) or registration.shown
         assert version is not None, "a listed registration is published"
         raw = version.patch.get("raw")
         if raw is not None:

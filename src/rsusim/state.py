@@ -42,6 +42,7 @@ class State:
         self.indexes: dict[int, EventIndex] = {}
         self.children: dict[int, list[int]] = {}  # bundle's registration -> those it made
         self.lingering: dict[int, Version] = {}  # removed, yet still in the active list
+        self.still_removed: dict[int, Version] = {}  # active again, yet still in the removed list
         self.checkins: dict[int, dict[int, int]] = {}  # race -> registration -> epoch seconds
         self._pending: list[tuple[float, int, Callable[[], None]]] = []
         self.generation = 0  # moves when a race or an event does, so that kept rows are not stale
@@ -73,11 +74,15 @@ class State:
         number = registration.registration_id
         if number in self.lingering:
             self._forget(number, self.lingering[number])
+        if version.status != ACTIVE and (before := self.still_removed.pop(number, None)):
+            self.indexes[before.event_id].removed.discard(number, before.last_modified)
         if old is not None and (listing := self.indexes[old.event_id].listing(old)):
             lingers = self.quirks.removed_stays_listed_seconds
             if lingers > 0 and old.status == ACTIVE and version.status == REMOVED:
                 self.lingering[number] = old
                 self.publish(lambda: self._forget(number, old), lingers)
+            elif self.quirks.restored_stays_removed and old.status == REMOVED and version.status == ACTIVE:
+                self.still_removed[number] = old
             else:
                 listing.discard(number, old.last_modified)
         registration.shown = version

@@ -144,7 +144,7 @@ def _event(world: "World", number: int, current: bool) -> EventTruth:
         sub_event_ids=tuple(event.sub_event_ids),
         current=current,
         active=tuple(_active(world, row) for row in index.active.ids if row not in world.lingering),
-        removed=tuple(_removed(world, row) for row in index.removed.ids),
+        removed=tuple(_removed(world, row) for row in index.removed.ids if row not in world.still_removed),
     )
 
 

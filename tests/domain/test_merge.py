@@ -167,6 +167,21 @@ def test_a_row_removed_restored_and_removed_within_one_second_is_removed() -> No
     assert applied(again).removed_at == NOON
 
 
+def test_a_removal_in_the_second_of_the_last_edit_counts_unless_the_row_is_still_listed() -> None:
+    edited = stored(registration=registration(last_modified_at=NOON, bib_num=5))
+
+    told = merge_removal(edited, removal(NOON), race_id=RACE, answered_at=NOON, still_listed=True)
+
+    assert told is None
+    assert applied(removed(edited, removal(NOON))).removed_at == NOON
+
+
+def test_a_removal_after_the_last_edit_counts_though_the_row_is_still_listed() -> None:
+    told = merge_removal(stored(), removal(NOON), race_id=RACE, answered_at=NOON, still_listed=True)
+
+    assert applied(told).removed_at == NOON
+
+
 def test_an_absent_row_comes_back_with_the_next_listing_that_shows_it() -> None:
     merge = merge_absence(stored(), high=NOON)
     gone = applied(merge)

@@ -164,6 +164,22 @@ def test_a_removed_row_can_stay_in_the_active_list_for_a_while(scene: Scene) -> 
     assert scene.api.removed(scene.race, scene.five) == []
 
 
+def test_a_restored_row_can_stay_in_the_removed_list(scene: Scene) -> None:
+    number = scene.world.register(scene.five, bib_num=3)
+    scene.world.quirks.restored_stays_removed = True
+    scene.world.remove(number, "deferred")
+    scene.world.restore(number)
+    scene.world.edit(number, bib_num=4)
+
+    assert bibs(scene, scene.five) == [4]
+    assert reason(scene, scene.five, number) == ("deferred", None)
+    assert scene.world.truth(scene.account)[0].events[0].removed == ()
+    scene.world.advance(5)
+    scene.world.remove(number)
+    assert [row["last_modified_ts"] for row in scene.api.removed(scene.race, scene.five)] == [T0 + 5]
+    assert scene.api.ids(scene.race, scene.five) == []
+
+
 def test_a_bundle_registers_in_its_events_and_takes_them_along(scene: Scene) -> None:
     bundle = scene.world.bundle(scene.race, [scene.five, scene.ten])
     number = scene.world.register(bundle, first_name="Ada")

@@ -5,8 +5,9 @@ Decisions are made on content, never on keys or timestamps alone; timestamps onl
 which of two contradicting lists is believed:
 
 - The newest answer wins: an older one never overwrites what a later one stored.
-- Of an active row and a removal of the same registration the later one counts, the active
-  one where both are of the same second: lists can lag, and a row can come back.
+- Of an active row and a removal of the same registration the later one counts: lists can lag,
+  and a row can come back. Where both are of the same second, the active one counts if the vendor
+  lists it now (`still_listed`): neither time tells a removal after the last edit from a restore.
 - A full listing that shows a removed registration which the complete removed list no longer
   holds restores it, however old its last modification (`listed_again`).
 
@@ -122,9 +123,20 @@ def merge_listed(
 
 
 def merge_removal(
-    before: Stored | None, removal: Removal, *, race_id: int, answered_at: datetime
+    before: Stored | None,
+    removal: Removal,
+    *,
+    race_id: int,
+    answered_at: datetime,
+    still_listed: bool = False,
 ) -> Merge | None:
-    """Merge a row of the removed list. None: nothing changes. Arguments as `merge_listed`."""
+    """
+    Merge a row of the removed list. None: nothing changes.
+
+    Args:
+        before, race_id, answered_at: As of `merge_listed`.
+        still_listed: The vendor, asked after it listed the removal, lists it as active too.
+    """
     standing: dict[str, Any] = {
         "removed_at": removal.removed_at,
         "removed_reason": removal.reason,
@@ -136,12 +148,19 @@ def merge_removal(
     if before.removed_at is None:
         if removal.removed_at < (before.registration.last_modified_at or _LONG_AGO):
             return None
+        if still_listed and is_contested(before.registration.last_modified_at, removal):
+            return None
     elif before.removed_reason != ABSENT and removal.removed_at < before.removed_at:
         return None
     after = replace(before, as_of=max(before.as_of, answered_at), **standing)
     if _standing(after) == _standing(before):
         return None
     return _merge(before, after, Kind.REMOVED, removal.removed_at)
+
+
+def is_contested(last_modified_at: datetime | None, removal: Removal) -> bool:
+    """Say whether only the active list can tell if an active row of that time is removed."""
+    return removal.removed_at == last_modified_at
 
 
 def merge_absence(before: Stored, *, high: datetime) -> Merge | None:

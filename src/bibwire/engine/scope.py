@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from bibwire.api import wire
 from bibwire.api.client import VendorClient
@@ -36,6 +37,9 @@ from bibwire.store.catalog import Scope
 from bibwire.store.database import Connection, Database
 from bibwire.store.leases import Lease
 from bibwire.store.loader import Outcome, Target
+
+# The vendor's filter is inclusive by its own words; if it is not, the second itself must be read.
+SECOND: Final = timedelta(seconds=1)
 
 
 class _OneEventGone(Exception):
@@ -220,6 +224,7 @@ class ScopeSync:
         listing = stream is Stream.PARTICIPANTS and sweep.kind is SweepKind.FULL
         if listing:
             await self._check_list(sweep, page)
+        still_listed = await self._still_listed(page) if stream is Stream.REMOVED else frozenset()
         async with self._db.transaction() as connection:
             target = await self._target(connection)
             if listing and sweep.high is None:
@@ -234,7 +239,7 @@ class ScopeSync:
                 )
             else:
                 outcome = await loader.merge_removed_page(
-                    connection, target, page, decode=wire.decode_removed
+                    connection, target, page, decode=wire.decode_removed, still_listed=still_listed
                 )
             sweep = sweep.counted(answered_at=page.answered_at, listed=outcome.listed if listing else {})
             ahead = sweep.advanced(through=page.through)
@@ -298,6 +303,36 @@ class ScopeSync:
             counts = await self._client.participant_counts(self._scope.race_id, group)
             if any(counts.get(event_id, 0) > 0 for event_id in silent):
                 raise ListingNotTrusted("an answer to a list of events left out an event with registrations")
+
+    async def _still_listed(self, page: Page) -> frozenset[int]:
+        """
+        Return those of a removed page that are listed as active too, their times being the same.
+
+        What this run's listing showed is no answer: it may be a delta that begins later, and the
+        removal may have come after it, within the second.
+        """
+        async with self._db.transaction() as connection:
+            target = await self._target(connection)
+            contested = await loader.contested(connection, target, page, decode=wire.decode_removed)
+        listed: set[int] = set()
+        for event_id in sorted(self._wish.live & contested.keys()):
+            ids = {removal.registration_id for removal in contested[event_id]}
+            pages = self._client.participants(
+                self._scope.race_id,
+                [event_id],
+                after=min(ids) - 1,
+                modified_after=min(removal.removed_at for removal in contested[event_id]) - SECOND,
+                page_size=self._page_size,
+            )
+            async with aclosing(pages):
+                try:
+                    async for shown in pages:
+                        listed |= ids & {row.registration_id for row in shown.rows}
+                        if shown.through is not None and shown.through >= max(ids):
+                            break
+                except EventGone:
+                    raise _OneEventGone(event_id) from None
+        return frozenset(listed)
 
     async def _restore_shadowed(self) -> None:
         """Restore those a full listing shows as active and the full removed list no longer holds."""

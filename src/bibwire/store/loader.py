@@ -13,7 +13,8 @@ record is read is handed in.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -27,6 +28,7 @@ from bibwire.domain.merge import (
     Kind,
     Merge,
     Stored,
+    is_contested,
     merge_absence,
     merge_listed,
     merge_removal,
@@ -209,8 +211,15 @@ async def merge_removed_page(
     page: Page,
     *,
     decode: Callable[[bytes, int | None], Removal],
+    still_listed: Collection[int] = (),
 ) -> Outcome:
-    """Store one page of the removed list. `decode` gets the record and its event, if known."""
+    """
+    Store one page of the removed list.
+
+    Args:
+        decode: Removal from its JSON text and its event, if known; raises BadRecord.
+        still_listed: Those of `contested` that the vendor lists as active.
+    """
     rows = {row.registration_id: row for row in page.rows}
     cursor = await connection.execute(
         statements("loader")["standings"], {**_key(target), "registration_ids": list(rows)}
@@ -245,12 +254,37 @@ async def merge_removed_page(
                     removal,
                     race_id=target.race_id,
                     answered_at=page.answered_at,
+                    still_listed=removal.registration_id in still_listed,
                 )
             )
         ]
         await _write(connection, target, merges, [None] * len(merges))
         outcome.count(merges, in_feed=target.loaded)
     return outcome
+
+
+async def contested(
+    connection: Connection,
+    target: Target,
+    page: Page,
+    *,
+    decode: Callable[[bytes, int | None], Removal],
+) -> dict[int, list[Removal]]:
+    """Return, by stored event, the removals of a page that are as old as the active row stored."""
+    rows = {row.registration_id: row for row in page.rows}
+    if not rows:
+        return {}
+    cursor = await connection.execute(
+        statements("loader")["active_of"], {**_key(target), "registration_ids": list(rows)}
+    )
+    found: dict[int, list[Removal]] = {}
+    for registration_id, event_id, last_modified_at in await cursor.fetchall():
+        row = rows[registration_id]
+        with suppress(BadRecord):  # which is for the merge to say
+            removal = decode(row.raw, row.event_id)
+            if is_contested(last_modified_at, removal):
+                found.setdefault(event_id, []).append(removal)
+    return found
 
 
 async def mark_absent(

@@ -24,6 +24,14 @@ FROM bibwire.participants
 WHERE partner_id = %(partner_id)s
   AND registration_id = ANY (%(registration_ids)s);
 
+-- name: active_of
+-- Those of a removed page that are stored as active.
+SELECT registration_id, event_id, last_modified_at
+FROM bibwire.participants
+WHERE partner_id = %(partner_id)s
+  AND registration_id = ANY (%(registration_ids)s)
+  AND removed_at IS NULL;
+
 -- name: rows_before
 -- The rows that may change, locked until the commit.
 SELECT
