@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -53,6 +53,21 @@ def test_each_line_for_people_has_its_grade_and_its_fix(shell: Shell, peak: rsus
     assert "ok   database: PostgreSQL" in ended.out
     assert f"{'FAIL' if late else 'warn'} caller registration: not set" in ended.out
     assert "fix: register the software" in ended.out
+
+
+def test_an_event_that_ends_before_it_starts_is_named(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    start = datetime.now(UTC).replace(tzinfo=None) + timedelta(days=30)
+    race = world.add_race([peak], "Frosty Toes", "America/Chicago")
+    event = world.add_event(race, "10K", start, end=start - timedelta(days=365))
+    assert shell.run("sync").code == 0
+
+    ended = shell.run("doctor", "--json")
+
+    [finding] = [f for f in ended.json["findings"] if f["check"] == f"event {event}"]
+    assert finding["grade"] == "warn"
+    assert f"10K of race {race} (Frosty Toes, Peak Timing) ends " in finding["found"]
 
 
 def test_doctor_changes_nothing(shell: Shell, empty_database_url: str) -> None:

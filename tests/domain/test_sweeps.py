@@ -191,6 +191,8 @@ def test_an_event_is_live_until_seven_days_after_its_end_or_else_its_start() -> 
     assert sweeps.is_live(NOON, None, now=NOON + 7 * DAY - SECOND)
     assert not sweeps.is_live(NOON, None, now=NOON + 7 * DAY)
     assert sweeps.is_live(NOON, NOON + 3 * DAY, now=NOON + 9 * DAY)
+    assert sweeps.is_live(NOON, NOON - 365 * DAY, now=NOON + 7 * DAY - SECOND)
+    assert not sweeps.is_live(NOON, NOON - 365 * DAY, now=NOON + 7 * DAY)
     assert sweeps.is_live(None, None, now=NOON)
     assert sweeps.is_live(datetime.max.replace(tzinfo=UTC), None, now=NOON)
 

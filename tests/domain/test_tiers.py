@@ -125,6 +125,8 @@ def test_a_tier_begins_at_its_very_instant(lead: timedelta | None, tier: Tier | 
         # A stage race of ten days, in its third week since the start.
         (starting(-16 * DAY, lasting=10 * DAY), Tier.AFTERGLOW),
         (starting(-17 * DAY, lasting=10 * DAY), None),
+        (starting(2 * HOUR, lasting=-365 * DAY), Tier.HOT),
+        (starting(-7 * DAY, lasting=-365 * DAY), None),
         # Events of three days: Sunday's marathon after Friday's 5K.
         (starting(-2 * DAY, -1 * DAY, 2 * HOUR), Tier.HOT),
         (starting(-2 * DAY, -1 * DAY, 20 * HOUR), Tier.NEAR),

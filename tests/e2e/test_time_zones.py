@@ -18,6 +18,8 @@ import psycopg
 import pytest
 
 import rsusim
+from bibwire.store.reports import EndsBeforeStart
+from tests.e2e.truth import assert_mirror_equals_world
 from tests.house import House
 
 ZONES = (
@@ -211,6 +213,33 @@ def test_a_live_event_is_told_by_instants_not_by_local_dates(house: House, world
     live = house.rows("SELECT r.name FROM bibwire.scopes JOIN bibwire.races AS r USING (race_id)")
     assert sorted(row["name"] for row in live) == ["Australia/Sydney 1", "Pacific/Honolulu 1"]
     assert report.races == 2
+
+
+def test_an_event_whose_end_was_typed_before_its_start_is_kept_fresh(
+    house: House, world: rsusim.World
+) -> None:
+    account = world.add_partner("Peak Timing")
+    race = world.add_race([account], "Harbor Lights", "America/Chicago")
+    five = world.add_event(race, "5K", datetime(2026, 10, 10, 8, 0), end=datetime(2025, 10, 10, 12, 0))
+    ada = world.register(five, bib_num=7)
+    house.add_partner(account)
+
+    report = house.sync()
+
+    assert (report.races, report.events, report.notes) == (1, 1, [])
+    assert house.participant(ada)["bib_num"] == 7
+    assert house.run(house.runtime.reports.ends_before_start(now=world.now)) == [
+        EndsBeforeStart(
+            "Peak Timing",
+            race,
+            "Harbor Lights",
+            five,
+            "5K",
+            datetime(2026, 10, 10, 13, 0, tzinfo=UTC),
+            datetime(2025, 10, 10, 17, 0, tzinfo=UTC),
+        )
+    ]
+    assert_mirror_equals_world(house.rows, world, account)
 
 
 @pytest.mark.parametrize("zone", PROCESS_ZONES)

@@ -302,7 +302,7 @@ def assert_no_cursor_is_ahead(rows: Rows, world: rsusim.World) -> None:
 
 
 def _is_live(event: EventTruth, world: rsusim.World) -> bool:
-    end = event.starts_at if event.ends_at is None else event.ends_at
+    end = event.starts_at if event.ends_at is None else max(event.starts_at, event.ends_at)
     return event.current and world.clock.time() < end + 7 * 86_400
 
 

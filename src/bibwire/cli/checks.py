@@ -22,6 +22,7 @@ from bibwire.domain.errors import BibwireError, SettingsError
 
 if TYPE_CHECKING:
     from bibwire.settings import Settings
+    from bibwire.store.reports import Reports
 
 Grade = Literal["ok", "warn", "FAIL"]
 
@@ -64,7 +65,7 @@ def examine(settings: Settings, now: Callable[[], datetime]) -> list[Finding]:
     key = _key(examination)
     with _conninfo(examination) as conninfo:
         if conninfo is not None and _database(examination, conninfo, now):
-            _credentials(examination, conninfo, key)
+            _credentials(examination, conninfo, key, now())
     _vendor(examination, now)
     return examination.findings
 
@@ -187,21 +188,22 @@ def _database(to: Examination, conninfo: str, now: Callable[[], datetime]) -> bo
     return health.schema == HEAD
 
 
-def _credentials(to: Examination, conninfo: str, key: bytes | None) -> None:
+def _credentials(to: Examination, conninfo: str, key: bytes | None, now: datetime) -> None:
     from bibwire.store.vault import Vault
 
     if key is None:
         return
     try:
-        asyncio.run(_open_credentials(to, conninfo, Vault(key)))
+        asyncio.run(_open_credentials(to, conninfo, Vault(key), now))
     except BibwireError as error:
         to.add("partners", "FAIL", "cannot be read", str(error))
 
 
-async def _open_credentials(to: Examination, conninfo: str, vault: object) -> None:
+async def _open_credentials(to: Examination, conninfo: str, vault: object, now: datetime) -> None:
     from bibwire import logs
     from bibwire.store.database import open_database
     from bibwire.store.partners import Partners
+    from bibwire.store.reports import Reports
     from bibwire.store.vault import Vault
 
     assert isinstance(vault, Vault)
@@ -229,6 +231,19 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object) -> No
             else:
                 verified = "verified" if partner.verified_at else "not verified yet"
                 to.add(name, "ok", f"key ...{partner.fingerprint} opens, {verified}")
+        await _events(to, Reports(database), now)
+
+
+async def _events(to: Examination, reports: Reports, now: datetime) -> None:
+    for event in await reports.ends_before_start(now=now):
+        to.add(
+            f"event {event.event_id}",
+            "warn",
+            f"{event.event} of race {event.race_id} ({event.race}, {event.partner}) ends "
+            f"{event.ends_at:%Y-%m-%d %H:%M} UTC, before it starts {event.starts_at:%Y-%m-%d %H:%M} UTC: "
+            "it is kept fresh until 7 days after its start",
+            "ask the organiser to mend the end at RunSignup",
+        )
 
 
 def _vendor(to: Examination, now: Callable[[], datetime]) -> None:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from itertools import groupby
 from operator import itemgetter
 
-from bibwire.domain.sweeps import LIVE_AFTER_END
+from bibwire.domain.sweeps import LIVE_AFTER_END, lasts_until
 
 NEAR_BEFORE_START = timedelta(hours=24)
 HOT_BEFORE_START = timedelta(hours=4)
@@ -98,7 +98,7 @@ def gun_of(events: Iterable[EventTimes], tier: Tier, now: datetime) -> datetime 
 
 def _tier_of_event(event: EventTimes, now: datetime) -> Tier | None:
     # Differences, because an event "to be announced" in the year 9999 has no instant a week later.
-    end = event.ends_at or event.starts_at
+    end = lasts_until(event.starts_at, event.ends_at)
     if end is not None and now - end >= LIVE_AFTER_END:
         return None
     if event.starts_at is None:
@@ -113,23 +113,17 @@ def _tier_of_event(event: EventTimes, now: datetime) -> Tier | None:
 
 def _steps(event: EventTimes) -> list[tuple[datetime, Tier | None]]:
     """Return the instants at which an event passes into a tier; the last one closes it."""
-    end = event.ends_at or event.starts_at
+    end = lasts_until(event.starts_at, event.ends_at)
     if end is None:
         return []
-    over_at = _moved(end, LIVE_AFTER_END)
-    steps: list[tuple[datetime | None, Tier | None]] = [(over_at, None)]
+    steps: list[tuple[datetime | None, Tier | None]] = [(_moved(end, LIVE_AFTER_END), None)]
     if event.starts_at is not None:
         steps += [
             (_moved(event.starts_at, -NEAR_BEFORE_START), Tier.NEAR),
             (_moved(event.starts_at, -HOT_BEFORE_START), Tier.HOT),
             (_moved(event.starts_at, HOT_AFTER_START), Tier.AFTERGLOW),
         ]
-    # An end typed long before the start closes an event that never was near.
-    return [
-        (instant, tier)
-        for instant, tier in steps
-        if instant is not None and (tier is None or over_at is None or instant < over_at)
-    ]
+    return [(instant, tier) for instant, tier in steps if instant is not None]
 
 
 def _moved(instant: datetime, by: timedelta) -> datetime | None:

@@ -125,7 +125,7 @@ async def live_scopes(
         names[race] = name
         standing[race] = (listed_and_loaded[0], listed_and_loaded[1])
         events.setdefault(race, set()).add(event_id)
-        if starts_at is not None and (ends_at or starts_at) >= now:
+        if starts_at is not None and max(starts_at, ends_at or starts_at) >= now:
             starts[race] = min(starts.get(race, starts_at), starts_at)
     scopes = [
         Scope(partner_id, race, names[race], frozenset(ids), starts.get(race), *standing[race])

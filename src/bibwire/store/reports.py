@@ -15,6 +15,7 @@ from typing import Any
 from psycopg.rows import TupleRow
 
 from bibwire.domain.errors import SettingsError
+from bibwire.domain.sweeps import LIVE_AFTER_END
 from bibwire.store.database import Database, statements
 from bibwire.store.permits import Budget, blocked_callers, budgets
 
@@ -257,6 +258,19 @@ class BibAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class EndsBeforeStart:
+    """A live event whose end was typed before its start."""
+
+    partner: str
+    race_id: int
+    race: str
+    event_id: int
+    event: str
+    starts_at: datetime
+    ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """The end of a partner's feed."""
 
@@ -325,6 +339,11 @@ class Reports:
             for row in rows
             if row[0] in spent
         ]
+
+    async def ends_before_start(self, *, now: datetime) -> list[EndsBeforeStart]:
+        """Return the events live at `now` whose end is before their start."""
+        rows = await self._rows("ends_before_start", over_after=now - LIVE_AFTER_END)
+        return [EndsBeforeStart(*row) for row in rows]
 
     async def race_counts(self, partner_id: int | None = None) -> dict[int, RaceCounts]:
         """Return how many races sync keeps and how many it does not load, by partner; none: no entry."""

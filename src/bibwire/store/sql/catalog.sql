@@ -99,7 +99,7 @@ WHERE e.partner_id = %(partner_id)s
   AND (%(race_id)s::bigint IS NULL OR e.race_id = %(race_id)s)
   AND e.removed_at IS NULL
   AND r.removed_at IS NULL
-  AND (coalesce(e.ends_at, e.starts_at) >= %(over_after)s OR coalesce(e.ends_at, e.starts_at) IS NULL)
+  AND (e.lasts_until >= %(over_after)s OR e.lasts_until IS NULL)
 ORDER BY e.race_id, e.event_id;
 
 -- name: race_known

@@ -51,7 +51,7 @@ FROM (
     SELECT
         r.partner_id,
         s.loaded_at IS NOT NULL AS loaded,
-        bool_or(coalesce(coalesce(e.ends_at, e.starts_at) + interval '168 hours' > now(), true)) AS live
+        bool_or(coalesce(e.lasts_until + interval '168 hours' > now(), true)) AS live
     FROM bibwire.races AS r
     JOIN bibwire.events AS e USING (partner_id, race_id)
     LEFT JOIN bibwire.scopes AS s USING (partner_id, race_id)
@@ -79,9 +79,21 @@ WHERE r.partner_id = %(partner_id)s
       WHERE e.partner_id = r.partner_id
         AND e.race_id = r.race_id
         AND e.removed_at IS NULL
-        AND coalesce(coalesce(e.ends_at, e.starts_at) + interval '168 hours' > now(), true)
+        AND coalesce(e.lasts_until + interval '168 hours' > now(), true)
   )
 ORDER BY r.race_id;
+
+-- name: ends_before_start
+-- Events that end before they start, as the organiser typed it, and are not over before `over_after`.
+SELECT p.name, e.race_id, r.name, e.event_id, e.name, e.starts_at, e.ends_at
+FROM bibwire.events AS e
+JOIN bibwire.races AS r USING (partner_id, race_id)
+JOIN bibwire.partners AS p USING (partner_id)
+WHERE e.ends_at < e.starts_at
+  AND e.removed_at IS NULL
+  AND r.removed_at IS NULL
+  AND e.lasts_until > %(over_after)s
+ORDER BY p.name, e.race_id, e.event_id;
 
 -- name: loaded_since
 -- What first loads that ended after this seq of a partner's feed came to.
@@ -249,7 +261,7 @@ SELECT
         WHERE e.partner_id = r.partner_id
           AND e.race_id = r.race_id
           AND e.removed_at IS NULL
-          AND coalesce(coalesce(e.ends_at, e.starts_at) + interval '168 hours' > now(), true)
+          AND coalesce(e.lasts_until + interval '168 hours' > now(), true)
     )
 FROM bibwire.races AS r
 JOIN bibwire.partners AS p USING (partner_id)
