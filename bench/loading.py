@@ -101,6 +101,7 @@ class Canned:
                 page_size=page_size,
                 fullness=fullness,
                 answered_at=body.answered_at,
+                as_of=body.answered_at,
             )
             yield page
             if page.through is None:
@@ -116,7 +117,8 @@ class Canned:
         modified_after: datetime | None,
         page_size: int,
     ) -> AsyncGenerator[Page, None]:
-        yield Page((), (), self.listed[0].answered_at, after, None)
+        at = self.listed[0].answered_at
+        yield Page((), (), at, after, None, as_of=at)
 
 
 class Bench:

@@ -7,9 +7,9 @@ A mirror of a simulated world, for tests: the real runtime on a real database an
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -28,21 +28,24 @@ KEY = "00" * 32
 T = TypeVar("T")
 
 
+# What each task slept: to the others no call lasts longer for it.
+_slept: ContextVar[float] = ContextVar("slept", default=0.0)
+
+
 class WorldClock:
     """The simulated world's time. A sleep takes no real time, and is forgotten but for `monotonic`."""
 
     def __init__(self, world: rsusim.World) -> None:
         self._world = world
-        self._slept = 0.0
 
     def now(self) -> datetime:
         return self._world.now
 
     def monotonic(self) -> float:
-        return time.monotonic() + self._slept
+        return self._world.now.timestamp() + _slept.get()
 
     async def sleep(self, seconds: float) -> None:
-        self._slept += seconds
+        _slept.set(_slept.get() + seconds)
         await asyncio.sleep(min(seconds, 0.001))
 
 

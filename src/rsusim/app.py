@@ -117,6 +117,8 @@ class DataApp:
             answer = self._answer(request, route, query, form, identity, info, quirks, fault)
         info.work_seconds = time.perf_counter() - started
         await self._wait(quirks.latency_after_reading_seconds)
+        if quirks.world_seconds_after_reading > 0:
+            world.advance(quirks.world_seconds_after_reading)
         if fault is not None and fault.kind == "slow_after_reading":
             await self._wait(1.4 if fault.seconds is None else fault.seconds)
         if fault is not None:

@@ -24,6 +24,7 @@ class Quirks:
     # Seconds of real time before the rows are read, and between reading and sending.
     latency_seconds: float = 0.0
     latency_after_reading_seconds: float = 0.0
+    world_seconds_after_reading: float = 0.0  # the same on the world's clock: the Date is that much later
 
     # Errors and rights (2, 3, 4, 19.9, 20)
     caller_registration: str = "optional"  # ignored | optional | required

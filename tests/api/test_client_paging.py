@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -368,11 +368,32 @@ def test_counts_are_by_event() -> None:
     assert asyncio.run(run()) == {1: 42, 2: 0}
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 20.0])
+def test_an_answer_is_as_of_the_moment_it_was_asked_for(seconds: float) -> None:
+    """The rows may have been read then, however late they come and are dated."""
+
+    async def run() -> Page:
+        async with scene() as s:
+
+            def answer(_: Request) -> Reply:
+                s.clock.advance(seconds)
+                return reply(listing())
+
+            s.vendor.handler = answer
+            [page] = await _pages(s.client)
+            return page
+
+    page = asyncio.run(run())
+
+    assert page.answered_at == DATE_AT
+    assert page.as_of <= DATE_AT - timedelta(seconds=seconds) < page.as_of + timedelta(seconds=1)
+
+
 def test_without_a_date_header_the_answer_is_dated_before_it_was_asked_for() -> None:
     async def run(headers: dict[str, str]) -> datetime:
         async with scene(reply(listing(), headers=headers)) as s:
             [page] = await _pages(s.client)
-            return page.answered_at
+            return page.as_of
 
     for headers in ({}, {"Date": "yesterday"}):
         assert asyncio.run(run(headers)) < DATE_AT

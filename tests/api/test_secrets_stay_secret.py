@@ -9,7 +9,6 @@ import json
 import logging
 import pickle
 import traceback
-from datetime import datetime
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -18,7 +17,7 @@ import stamina.instrumentation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bibwire.api.client import CallMade, VendorClient
+from bibwire.api.client import CallMade, Dated, VendorClient
 from bibwire.api.endpoints import PARTICIPANT_COUNTS
 from bibwire.domain.errors import AnswerUnreadable, BibwireError, SettingsError
 from bibwire.domain.records import Page
@@ -150,7 +149,7 @@ def test_an_error_of_the_client_has_no_chain() -> None:
 
 
 def test_what_a_reader_was_doing_when_it_failed_is_cut_off() -> None:
-    def careless(body: bytes, answered_at: datetime) -> None:
+    def careless(body: bytes, dated: Dated) -> None:
         try:
             raise KeyError(SECRET)
         except KeyError:

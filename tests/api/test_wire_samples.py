@@ -236,7 +236,7 @@ def test_the_race_list_is_read_race_by_race() -> None:
     page = wire.decode_race_list(read("races_list.json"), NOW)
 
     assert page.unreadable == []
-    assert page.answered_at is NOW
+    assert page.as_of is NOW
     assert [(one.race_id, one.timezone, one.next_date) for one in page.races] == [
         (98765, "America/Chicago", date(2026, 10, 4)),
         (16400, "America/Chicago", None),

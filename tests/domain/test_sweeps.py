@@ -36,7 +36,7 @@ def plan(
 
 def ended(state: StreamState, sweep: Sweep, live: set[int], *, at: datetime = NOON + MINUTE) -> StreamState:
     """Run a sweep whose one page was answered at an instant."""
-    counted = sweep.counted(answered_at=at, listed={})
+    counted = sweep.counted(as_of=at, listed={})
     return state.finished(counted, frozenset(live), now=at)
 
 
@@ -130,9 +130,9 @@ def test_a_full_sweep_of_the_live_events_moves_the_cursor_whatever_it_spoke_for(
 
 def test_the_cursor_is_the_date_of_the_first_answer_not_of_the_last() -> None:
     [sweep] = plan(StreamState(), {1})
-    second = sweep.counted(answered_at=NOON, listed={1: 10}).advanced(through=10)
+    second = sweep.counted(as_of=NOON, listed={1: 10}).advanced(through=10)
     assert second is not None
-    last = second.counted(answered_at=NOON + MINUTE, listed={1: 3})
+    last = second.counted(as_of=NOON + MINUTE, listed={1: 3})
 
     assert last.advanced(through=None) is None
     assert (last.high, last.listed) == (NOON, {1: 13})
@@ -219,7 +219,7 @@ def test_no_event_is_ever_asked_from_later_than_it_was_last_swept(
     for seconds, live, full, cut_off in sightings:
         now += seconds * SECOND
         for sweep in plan(state, live, now=now, full_since=now if full else None):
-            begun = sweep.counted(answered_at=now, listed={})
+            begun = sweep.counted(as_of=now, listed={})
             if cut_off:
                 state = replace(state, sweep=begun)
                 break

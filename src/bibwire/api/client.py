@@ -12,10 +12,10 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar
+from typing import Final, NamedTuple, Protocol, Self, TypeVar
 
 import stamina
 
@@ -44,11 +44,21 @@ _T = TypeVar("_T")
 _Parameters = list[tuple[str, str]]
 
 # Without the vendor's `Date` the moment before sending is the best there is. The margin is for
-# a clock of ours that is fast: an `answered_at` too early costs rows read twice, one too late
-# costs rows.
+# a clock of ours that is fast: an `as_of` too early costs rows read twice, one too late costs rows.
 _CLOCK_MARGIN: Final = timedelta(seconds=60)
 # If instead ours is that slow, the cursor lags behind by as much: rows are read twice, none is lost.
 _FAR_AHEAD: Final = timedelta(minutes=5)
+
+
+class Dated(NamedTuple):
+    """
+    When an answer was given, by the vendor's clock.
+
+    `as_of` is not later than the moment the request was sent, nor than what the answer says.
+    """
+
+    answered_at: datetime
+    as_of: datetime
 
 
 class Permits(Protocol):
@@ -157,7 +167,7 @@ class VendorClient:
                     ("results_per_page", str(size)),
                     ("page", str(number)),
                 ],
-                decode_race_list,
+                lambda body, dated: decode_race_list(body, dated.as_of),
             )
             is_full = fullness.is_full(count_races(page))
             ids = frozenset(race.race_id for race in page.races)
@@ -225,7 +235,7 @@ class VendorClient:
         A row that cannot be is in `unreadable`.
         """
         size = PARTICIPANTS.page_size or 0
-        answer, answered_at = await self._cut(
+        answer, dated = await self._cut(
             PARTICIPANTS,
             race_id,
             event_ids,
@@ -237,7 +247,8 @@ class VendorClient:
             after=0,
             page_size=size,
             fullness=Fullness(size),
-            answered_at=answered_at,
+            answered_at=dated.answered_at,
+            as_of=dated.as_of,
         )
         rows: list[RawRow] = []
         unreadable = list(page.unreadable)
@@ -247,7 +258,7 @@ class VendorClient:
                     rows.append(row)
             except BadRecord as error:
                 unreadable.append(UnreadableRow(str(error), row.raw))
-        return Page(rows, unreadable, answered_at, page.after, page.through)
+        return replace(page, rows=rows, unreadable=unreadable)
 
     async def _listing(
         self,
@@ -271,14 +282,15 @@ class VendorClient:
                 # Whole seconds, downwards: the filter is inclusive.
                 seconds = math.floor(modified_after.timestamp())
                 parameters.append(("modified_after_timestamp", str(seconds)))
-            answer, answered_at = await self._cut(endpoint, race_id, asked, parameters)
+            answer, dated = await self._cut(endpoint, race_id, asked, parameters)
             return page_of(
                 answer,
                 asked_event_ids=asked,
                 after=after,
                 page_size=size,
                 fullness=fullness,
-                answered_at=answered_at,
+                answered_at=dated.answered_at,
+                as_of=dated.as_of,
             )
 
         coming: asyncio.Task[Page] | None = None
@@ -301,12 +313,12 @@ class VendorClient:
 
     async def _cut(
         self, endpoint: Endpoint, race_id: int, event_ids: Sequence[int], parameters: _Parameters
-    ) -> tuple[Cut, datetime]:
+    ) -> tuple[Cut, Dated]:
         return await self._call(
             endpoint,
             race_id,
             [("event_id", _id_list(event_ids)), *parameters],
-            lambda body, answered_at: (cut(body, event_ids), answered_at),
+            lambda body, dated: (cut(body, event_ids), dated),
         )
 
     async def _call(
@@ -314,7 +326,7 @@ class VendorClient:
         endpoint: Endpoint,
         race_id: int | None,
         parameters: _Parameters,
-        read: Callable[[bytes, datetime], _T],
+        read: Callable[[bytes, Dated], _T],
     ) -> _T:
         """Make the call until it is answered, refused, or given up."""
         query = [*endpoint.fixed.items(), *parameters]
@@ -331,7 +343,7 @@ class VendorClient:
         endpoint: Endpoint,
         path: str,
         query: _Parameters,
-        read: Callable[[bytes, datetime], _T],
+        read: Callable[[bytes, Dated], _T],
         backoff: Backoff,
         number: int,
     ) -> _T:
@@ -345,6 +357,8 @@ class VendorClient:
                 outcome = await self._transport.get(path, query)
             finally:
                 seconds = self._clock.monotonic() - started
+                # A machine that was asleep meanwhile may have stopped the one, a clock set back the other.
+                in_flight = max(seconds, (self._clock.now() - sent_at).total_seconds())
                 if outcome is None:  # cancelled: the vendor may have counted it all the same
                     self._report(CallMade(endpoint.name, None, "Cancelled", 0, seconds, number))
         backoff.spend(seconds)
@@ -357,7 +371,7 @@ class VendorClient:
         else:
             status, received = outcome.status, outcome.bytes_received
             backoff.retry_after_seconds = retry_after_seconds(outcome.headers, now=self._clock.now())
-            result = self._read(outcome, sent_at, read)
+            result = self._read(outcome, sent_at, in_flight, read)
         said = f"{type(result).__name__}: {result}" if isinstance(result, BibwireError) else None
         self._report(CallMade(endpoint.name, status, said, received, seconds, number))
         await self._permits.record(
@@ -370,15 +384,23 @@ class VendorClient:
         return result[0]
 
     def _read(
-        self, answer: Answer, sent_at: datetime, read: Callable[[bytes, datetime], _T]
+        self,
+        answer: Answer,
+        sent_at: datetime,
+        in_flight: float,
+        read: Callable[[bytes, Dated], _T],
     ) -> tuple[_T] | BibwireError:
         answered_at = parse_http_date(answer.headers.get("date", ""))
         # One server whose clock is far ahead would carry the cursor past changes to come.
         if answered_at is None or answered_at > self._clock.now() + _FAR_AHEAD:
-            answered_at = sent_at - _CLOCK_MARGIN
+            dated = Dated(sent_at - _CLOCK_MARGIN, sent_at - _CLOCK_MARGIN)
+        else:
+            # The rows may have been read as soon as it was sent, and what came after be behind.
+            as_of = answered_at - timedelta(seconds=in_flight)
+            dated = Dated(answered_at, as_of.replace(microsecond=0))
         try:
             check_answer(answer.status, answer.body, answer.headers)
-            return (read(answer.body, answered_at),)
+            return (read(answer.body, dated),)
         except BibwireError as error:
             # The vendor's own words may be in it; and the chain may hold the body.
             error.args = tuple(self._transport.redactor.redact_text(str(arg)) for arg in error.args)

@@ -52,6 +52,7 @@ def page_of(
     page_size: int,
     fullness: Fullness,
     answered_at: datetime,
+    as_of: datetime,
 ) -> Page:
     """
     Return what was cut as the page after that id.
@@ -94,4 +95,5 @@ def page_of(
         answered_at=answered_at,
         after=after,
         through=through,
+        as_of=as_of,
     )

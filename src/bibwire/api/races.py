@@ -33,7 +33,7 @@ _race_list: Final = msgspec.json.Decoder(_RaceList)
 _counts: Final = msgspec.json.Decoder(_Counts)
 
 
-def decode_race_list(body: bytes, answered_at: datetime) -> RacePage:
+def decode_race_list(body: bytes, as_of: datetime) -> RacePage:
     """
     Return one page of the race list.
 
@@ -50,7 +50,7 @@ def decode_race_list(body: bytes, answered_at: datetime) -> RacePage:
             races.append(_race(raw, unreadable))
         except BadRecord as error:
             unreadable.append(UnreadableRow(str(error), raw))
-    return RacePage(races=races, unreadable=unreadable, answered_at=answered_at)
+    return RacePage(races=races, unreadable=unreadable, as_of=as_of)
 
 
 def decode_counts(body: bytes) -> dict[int, int]:

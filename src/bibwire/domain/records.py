@@ -120,7 +120,8 @@ class Page:
     One answer of a keyset-paged listing; rows ascend by registration id.
 
     It is a complete listing of the ids in (`after`, `through`]; `through` is None on the
-    last page, which is complete to the end. `answered_at` is the vendor's `Date`.
+    last page, which is complete to the end. `answered_at` is the vendor's `Date`; `as_of` the
+    vendor instant, in whole seconds, that its rows are not older than: before it was asked for.
     """
 
     rows: Sequence[RawRow]
@@ -128,6 +129,7 @@ class Page:
     answered_at: datetime
     after: int
     through: int | None
+    as_of: datetime
 
     @property
     def is_last(self) -> bool:
@@ -136,8 +138,8 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class RacePage:
-    """One page of the race list. A race that cannot be read stands in `unreadable`."""
+    """One page of the race list; `as_of` as in `Page`. A race that cannot be read stands in `unreadable`."""
 
     races: Sequence[Race]
     unreadable: Sequence[UnreadableRow]
-    answered_at: datetime
+    as_of: datetime

@@ -1,10 +1,11 @@
 """
 Which sweeps a stream of a scope needs, and where a sweep that goes on stands.
 
-A sweep freezes `high`, the vendor's `Date` on its first answer; the commit of its last page
-makes `high` the cursor. The next delta asks from the cursor less a lookback, because edits
-can surface after their own second. An event the cursor does not speak for is swept in full
-first. Pure: no I/O and no clock. Every datetime is aware and in UTC.
+A sweep freezes `high`, the vendor instant at which its first page was asked for: the `Date` of
+the answer less the time in flight. The commit of its last page makes `high` the cursor. The next
+delta asks from the cursor less a lookback, because edits can surface after their own second. An
+event the cursor does not speak for is swept in full first. Pure: no I/O and no clock. Every
+datetime is aware and in UTC.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Sweep:
         groups: Event ids, list by list; each list is one request sequence.
         group: Index of the list it is in.
         after: Last registration id committed in that list.
-        high: Vendor's `Date` on the first answer; None before it.
+        high: Vendor instant at which the first page was asked for; None before it.
         listed: Rows listed so far by event id (full sweeps of participants).
         started_at: Our clock.
     """
@@ -87,13 +88,13 @@ class Sweep:
         """The most events asked for together."""
         return max(map(len, self.groups))
 
-    def counted(self, *, answered_at: datetime, listed: dict[int, int]) -> Sweep:
-        """Return the sweep with a page's rows counted, and `high` frozen by the first."""
+    def counted(self, *, as_of: datetime, listed: dict[int, int]) -> Sweep:
+        """Return the sweep with a page's rows counted, and `high` frozen by the first page's `as_of`."""
         counts = {
             event_id: self.listed.get(event_id, 0) + listed.get(event_id, 0)
             for event_id in self.listed | listed
         }
-        return replace(self, high=self.high or answered_at, listed=counts)
+        return replace(self, high=self.high or as_of, listed=counts)
 
     def advanced(self, *, through: int | None) -> Sweep | None:
         """
@@ -115,7 +116,7 @@ class Listing:
 
     Args:
         ended_at: Our clock.
-        high: Vendor's `Date` on its first answer.
+        high: Vendor instant at which its first page was asked for.
         counts: Rows listed by event id.
     """
 

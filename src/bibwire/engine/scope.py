@@ -241,7 +241,7 @@ class ScopeSync:
                 outcome = await loader.merge_removed_page(
                     connection, target, page, decode=wire.decode_removed, still_listed=still_listed
                 )
-            sweep = sweep.counted(answered_at=page.answered_at, listed=outcome.listed if listing else {})
+            sweep = sweep.counted(as_of=page.as_of, listed=outcome.listed if listing else {})
             ahead = sweep.advanced(through=page.through)
             if ahead is not None:
                 state = replace(state, sweep=ahead)

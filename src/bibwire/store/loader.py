@@ -166,9 +166,7 @@ async def merge_listed_page(
         merges, digests = [], []
         for registration, digest in different:
             row_before = before.get(registration.registration_id)
-            merge = merge_listed(
-                row_before, registration, race_id=target.race_id, answered_at=page.answered_at
-            )
+            merge = merge_listed(row_before, registration, race_id=target.race_id, answered_at=page.as_of)
             if merge is not None:
                 merges.append(merge)
                 digests.append(digest)
@@ -253,7 +251,7 @@ async def merge_removed_page(
                     before.get(removal.registration_id),
                     removal,
                     race_id=target.race_id,
-                    answered_at=page.answered_at,
+                    answered_at=page.as_of,
                     still_listed=removal.registration_id in still_listed,
                 )
             )
@@ -364,7 +362,7 @@ async def _copy_first(
     Returns what cannot be stored; None, and nothing is copied, if a row is there already.
     """
     refused: list[quarantine.Entry] = []
-    standing = copy_text.standing(race_id=target.race_id, as_of=page.answered_at)
+    standing = copy_text.standing(race_id=target.race_id, as_of=page.as_of)
     seen = copy_text.moment(target.now)
     waiting = list(rows)
     try:

@@ -42,3 +42,6 @@ CROSS JOIN LATERAL (
       AND v.removed_at IS NULL
       AND (v.lasts_until + interval '168 hours' > now() OR v.lasts_until IS NULL)
 ) AS e;
+
+COMMENT ON COLUMN bibwire.streams.listing_high IS 'Vendor instant at which its first page was asked for.';
+COMMENT ON COLUMN bibwire.streams.sweep_high IS 'Vendor instant at which the sweep''s first page was asked for: the next cursor.';
