@@ -31,7 +31,7 @@ from bibwire.api.paging import Fullness, page_of
 from bibwire.api.rows import cut
 from bibwire.api.wire import decode_race_list
 from bibwire.clock import SystemClock
-from bibwire.domain.records import Page
+from bibwire.domain.records import Dated, Page
 from bibwire.domain.secrets import Credential, Secret
 from bibwire.domain.sweeps import Lookback
 from bibwire.engine.scope import ScopeSync
@@ -217,7 +217,7 @@ class Bench:
         credential = Credential(kind="key", key=Secret("bench-key"), secret=Secret("bench-secret"))
         partner = await Partners(db, Vault(bytes(32))).add("Bench", credential, calls_per_hour=1000)
         now = SystemClock().now()
-        races = decode_race_list((self._folder / self._found.races).read_bytes(), now)
+        races = decode_race_list((self._folder / self._found.races).read_bytes(), Dated(now, now))
         await catalog.store_races(db, partner.partner_id, races.races, (), now=now)
         return partner.partner_id
 

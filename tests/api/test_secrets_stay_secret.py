@@ -17,10 +17,10 @@ import stamina.instrumentation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bibwire.api.client import CallMade, Dated, VendorClient
+from bibwire.api.client import CallMade, VendorClient
 from bibwire.api.endpoints import PARTICIPANT_COUNTS
 from bibwire.domain.errors import AnswerUnreadable, BibwireError, SettingsError
-from bibwire.domain.records import Page
+from bibwire.domain.records import Dated, Page
 from bibwire.domain.secrets import CallerRegistration, Credential, Redactor, Secret
 
 from .loopback import (

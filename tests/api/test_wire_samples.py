@@ -27,10 +27,11 @@ from bibwire.domain.errors import (
     Throttled,
     VendorUnavailable,
 )
-from bibwire.domain.records import Race, Registration
+from bibwire.domain.records import Dated, Race, Registration
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 NOW = datetime(2026, 10, 5, 12, tzinfo=UTC)
+DATED = Dated(NOW, NOW)
 
 
 def read(name: str) -> bytes:
@@ -222,7 +223,7 @@ def test_half_a_count_is_an_error(rows: Any) -> None:
 
 
 def races(value: Any) -> list[Race]:
-    page = wire.decode_race_list(json.dumps(value).encode(), NOW)
+    page = wire.decode_race_list(json.dumps(value).encode(), DATED)
     assert page.unreadable == []
     return list(page.races)
 
@@ -233,10 +234,10 @@ def race(**fields: Any) -> Race:
 
 
 def test_the_race_list_is_read_race_by_race() -> None:
-    page = wire.decode_race_list(read("races_list.json"), NOW)
+    page = wire.decode_race_list(read("races_list.json"), DATED)
 
     assert page.unreadable == []
-    assert page.as_of is NOW
+    assert page.dated is DATED
     assert [(one.race_id, one.timezone, one.next_date) for one in page.races] == [
         (98765, "America/Chicago", date(2026, 10, 4)),
         (16400, "America/Chicago", None),
@@ -249,7 +250,7 @@ def test_the_race_list_is_read_race_by_race() -> None:
 
 
 def test_past_the_end_there_are_no_races() -> None:
-    assert wire.decode_race_list(read("races_list_past_the_end.json"), NOW).races == []
+    assert wire.decode_race_list(read("races_list_past_the_end.json"), DATED).races == []
 
 
 def test_events_start_by_the_clock_of_their_race() -> None:
@@ -279,7 +280,7 @@ def test_options_and_questions_of_a_race_are_kept() -> None:
 
 
 def test_race_days_are_kept() -> None:
-    page = wire.decode_race_list(read("races_list_with_event_days.json"), NOW)
+    page = wire.decode_race_list(read("races_list_with_event_days.json"), DATED)
     assert "race_event_days" in page.races[0].additional_data
 
 
@@ -326,7 +327,7 @@ def test_a_race_that_cannot_be_read_costs_only_itself() -> None:
         b'{"race_id":5,"name":"not wrapped"}]}'
     )
     wire.check_answer(200, body, {})
-    page = wire.decode_race_list(body, NOW)
+    page = wire.decode_race_list(body, DATED)
 
     assert [one.race_id for one in page.races] == [1, 5]
     assert [row.raw for row in page.unreadable] == [
@@ -340,7 +341,7 @@ def test_a_race_that_cannot_be_read_costs_only_itself() -> None:
 def test_an_event_that_cannot_be_read_costs_only_itself() -> None:
     events = [{"event_id": 1}, {"event_id": "x"}, 5, {"event_id": 2}]
     value = {"races": [{"race": {"race_id": 5, "name": "R", "events": events}}]}
-    page = wire.decode_race_list(json.dumps(value).encode(), NOW)
+    page = wire.decode_race_list(json.dumps(value).encode(), DATED)
 
     assert [event.event_id for event in page.races[0].events] == [1, 2]
     assert [row.reason.split(":")[0] for row in page.unreadable] == ["an event of race 5"] * 2
@@ -349,7 +350,7 @@ def test_an_event_that_cannot_be_read_costs_only_itself() -> None:
 @pytest.mark.parametrize("wrong", [[], {}, {"races": None}, {"races": {"1": {}}}, {"race": {}}])
 def test_another_shape_is_no_race_list(wrong: Any) -> None:
     with pytest.raises(AnswerUnreadable):
-        wire.decode_race_list(json.dumps(wrong).encode(), NOW)
+        wire.decode_race_list(json.dumps(wrong).encode(), DATED)
 
 
 # Errors

@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 
 import stamina
 
@@ -35,7 +35,7 @@ from bibwire.api.rows import Cut, cut
 from bibwire.api.transport import Answer, Transport, check_base_url
 from bibwire.clock import Clock
 from bibwire.domain.errors import AnswerUnreadable, BadRecord, BibwireError, Throttled
-from bibwire.domain.records import Page, RacePage, RawRow, UnreadableRow
+from bibwire.domain.records import Dated, Page, RacePage, RawRow, UnreadableRow
 from bibwire.domain.secrets import CallerRegistration, Credential
 
 __all__ = ["CallMade", "Permits", "VendorClient", "check_base_url"]
@@ -48,17 +48,6 @@ _Parameters = list[tuple[str, str]]
 _CLOCK_MARGIN: Final = timedelta(seconds=60)
 # If instead ours is that slow, the cursor lags behind by as much: rows are read twice, none is lost.
 _FAR_AHEAD: Final = timedelta(minutes=5)
-
-
-class Dated(NamedTuple):
-    """
-    When an answer was given, by the vendor's clock.
-
-    `as_of` is not later than the moment the request was sent, nor than what the answer says.
-    """
-
-    answered_at: datetime
-    as_of: datetime
 
 
 class Permits(Protocol):
@@ -167,7 +156,7 @@ class VendorClient:
                     ("results_per_page", str(size)),
                     ("page", str(number)),
                 ],
-                lambda body, dated: decode_race_list(body, dated.as_of),
+                decode_race_list,
             )
             is_full = fullness.is_full(count_races(page))
             ids = frozenset(race.race_id for race in page.races)

@@ -18,7 +18,7 @@ from bibwire.api.distances import parse_distance
 from bibwire.api.exact import Originals, decode_record, masked_copy, plain_int
 from bibwire.domain.errors import AnswerUnreadable, BadRecord
 from bibwire.domain.instants import EASTERN, parse_moment, parse_us_date, race_zone
-from bibwire.domain.records import Event, Race, RacePage, UnreadableRow
+from bibwire.domain.records import Dated, Event, Race, RacePage, UnreadableRow
 
 
 class _RaceList(msgspec.Struct):
@@ -33,7 +33,7 @@ _race_list: Final = msgspec.json.Decoder(_RaceList)
 _counts: Final = msgspec.json.Decoder(_Counts)
 
 
-def decode_race_list(body: bytes, as_of: datetime) -> RacePage:
+def decode_race_list(body: bytes, dated: Dated) -> RacePage:
     """
     Return one page of the race list.
 
@@ -50,7 +50,7 @@ def decode_race_list(body: bytes, as_of: datetime) -> RacePage:
             races.append(_race(raw, unreadable))
         except BadRecord as error:
             unreadable.append(UnreadableRow(str(error), raw))
-    return RacePage(races=races, unreadable=unreadable, as_of=as_of)
+    return RacePage(races=races, unreadable=unreadable, dated=dated)
 
 
 def decode_counts(body: bytes) -> dict[int, int]:

@@ -42,7 +42,7 @@ def sync(
     """
     from bibwire.cli.progress import sync_progress
     from bibwire.cli.session import read_settings, work
-    from bibwire.cli.terminal import complain, counted, print_json
+    from bibwire.cli.terminal import complain, print_json
 
     patience = Patience(no_wait)
 
@@ -54,13 +54,6 @@ def sync(
         heads = await runtime.reports.heads()
         with sync_progress() as watch:
             report = await runtime.engine.sync(request, watch=watch)
-        undone = report.races - report.races_synced - len(report.errors)
-        # A partner that was stopped as a whole leaves races for a reason that is told.
-        if full and undone > 0 and all(error.race_id is not None for error in report.errors):
-            report.notes.append(
-                f"{counted(undone, 'race was', 'races were')} not listed in full, because another process "
-                "was at work there: run it again."
-            )
         if race is None:
             report.notes += await not_mirrored(runtime, partner)
         return report, await runtime.reports.loaded_since(heads)

@@ -114,14 +114,25 @@ class UnreadableRow(NamedTuple):
     raw: bytes
 
 
+class Dated(NamedTuple):
+    """
+    When an answer was given, by the vendor's clock.
+
+    `answered_at` is its `Date`. `as_of`, in whole seconds, is no later than the moment it was
+    asked for: nothing that it says is older.
+    """
+
+    answered_at: datetime
+    as_of: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """
     One answer of a keyset-paged listing; rows ascend by registration id.
 
     It is a complete listing of the ids in (`after`, `through`]; `through` is None on the
-    last page, which is complete to the end. `answered_at` is the vendor's `Date`; `as_of` the
-    vendor instant, in whole seconds, that its rows are not older than: before it was asked for.
+    last page, which is complete to the end. `answered_at` and `as_of` are as in `Dated`.
     """
 
     rows: Sequence[RawRow]
@@ -138,8 +149,8 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class RacePage:
-    """One page of the race list; `as_of` as in `Page`. A race that cannot be read stands in `unreadable`."""
+    """One page of the race list. A race that cannot be read stands in `unreadable`."""
 
     races: Sequence[Race]
     unreadable: Sequence[UnreadableRow]
-    as_of: datetime
+    dated: Dated

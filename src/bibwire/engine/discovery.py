@@ -8,7 +8,7 @@ the list shows a race's current events alone, and pages can shift while they are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
@@ -22,10 +22,18 @@ LIST_FROM = date(2000, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """What a discovery saw: races listed, and races that could not be read."""
+    """
+    What a discovery saw.
+
+    Args:
+        race_ids: Races listed.
+        unreadable: Races that could not be read.
+        answered_at: Vendor's `Date` on the first page.
+    """
 
     race_ids: frozenset[int]
     unreadable: int
+    answered_at: datetime
 
 
 async def discover(db: Database, client: VendorClient, clock: Clock, partner_id: int) -> Discovered:
@@ -39,6 +47,7 @@ async def discover(db: Database, client: VendorClient, clock: Clock, partner_id:
     run_id = await runs.begin(db, partner_id, None, "discovery", now=began_at)
     pages = unreadable = 0
     race_ids: set[int] = set()
+    answered_at: datetime | None = None
     failed, error = True, None
     try:
         async for page in client.races(start_date=LIST_FROM):
@@ -46,6 +55,7 @@ async def discover(db: Database, client: VendorClient, clock: Clock, partner_id:
             race_ids |= {race.race_id for race in page.races}
             unreadable += len(page.unreadable)
             pages += 1
+            answered_at = answered_at or page.dated.answered_at
         if not unreadable:
             await catalog.mark_unlisted(db, partner_id, race_ids, now=clock.now())
         await catalog.resolve_races(db, partner_id, since=began_at)
@@ -56,4 +66,5 @@ async def discover(db: Database, client: VendorClient, clock: Clock, partner_id:
     finally:
         outcome = Outcome(quarantined=unreadable)
         await runs.finish(db, run_id, outcome, calls=pages, error=error, failed=failed, now=clock.now())
-    return Discovered(frozenset(race_ids), unreadable)
+    assert answered_at is not None, "a list has a page"
+    return Discovered(frozenset(race_ids), unreadable, answered_at)

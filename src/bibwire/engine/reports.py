@@ -69,7 +69,12 @@ class SyncError:
 
 @dataclass(slots=True)
 class SyncReport:
-    """What a sync did. `races` and `events` count the scopes with live events it was to sync."""
+    """
+    What a sync did.
+
+    `races` and `events` count the scopes with live events it was to sync, `races_busy` those it
+    left to another process that was at work there; they stand in `errors` too.
+    """
 
     partners: int = 0
     races: int = 0
@@ -77,6 +82,7 @@ class SyncReport:
     calls: int = 0
     seconds: float = 0.0
     races_synced: int = 0
+    races_busy: int = 0
     participants: RowCounts = field(default_factory=RowCounts)
     bibs: BibCounts = field(default_factory=BibCounts)
     errors: list[SyncError] = field(default_factory=list)
@@ -91,10 +97,10 @@ class SyncReport:
 
     @property
     def exit_code(self) -> int:
-        """0 all well, 1 nothing could be synced, 3 some of it could not."""
+        """0 all well, 1 nothing could be synced, 3 some of it could not, or was left to others."""
         if not self.errors:
             return 0
-        return 3 if self.races_synced else 1
+        return 3 if self.races_synced or self.races_busy else 1
 
     def as_json(self) -> dict[str, Any]:
         """Return the object `bibwire sync --json` prints."""

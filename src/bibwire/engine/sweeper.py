@@ -160,7 +160,7 @@ class Sweeper:
             if self._clock.monotonic() >= deadline:
                 raise ScopeBusy(
                     f"Race {scope.race_id} has been swept by another process for "
-                    f"{wait_seconds:.0f} s: that one keeps it fresh."
+                    f"{wait_seconds:.0f} s: it was left to that one."
                 )
             await self._clock.sleep(LEASE_POLL_SECONDS)
         renewing = asyncio.create_task(self._renew(lease))

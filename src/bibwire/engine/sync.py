@@ -31,12 +31,12 @@ from bibwire.domain.errors import (
     ScopeBusy,
     SettingsError,
 )
-from bibwire.domain.sweeps import FRESH, RESUME_FULL
+from bibwire.domain.sweeps import FRESH, RESUME_FULL, Stream
 from bibwire.engine.calls import count_calls, note_call
 from bibwire.engine.discovery import discover
 from bibwire.engine.reports import SyncError, SyncProgress, SyncReport, SyncRequest, Watch
 from bibwire.engine.sweeper import Sweeper
-from bibwire.store import catalog, runs
+from bibwire.store import catalog, runs, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
 from bibwire.store.partners import Partner, Partners
@@ -78,6 +78,8 @@ class _Run:
     watch: Watch | None
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SCOPES_AT_ONCE))
     refused: CallerRefused | None = None
+    # By partner, the vendor instant at which its race list was read.
+    began: dict[int, datetime] = field(default_factory=dict)
 
     def on_call(self, call: CallMade) -> None:
         self.report.calls += 1
@@ -229,6 +231,7 @@ class SyncEngine:
                 # What is known is synced all the same.
                 await self._note_partner(run, partner, error)
             else:
+                run.began[partner.partner_id] = found.answered_at
                 if found.unreadable:
                     run.failed(partner, None, f"{found.unreadable} races could not be read; see quarantine.")
                 if request.race_id is not None and not await self._knows(partner, request.race_id):
@@ -334,16 +337,21 @@ class SyncEngine:
         run_id = await runs.begin(self._db, scope.partner_id, scope.race_id, kind, now=self._clock.now())
         swept = await self._sweeper.sweep(client, scope, full=full, on_page=run.on_page)
         outcome, error, text = swept.outcome, swept.error, swept.text
+        busy = isinstance(error, ScopeBusy)
+        if busy and not full and await self._passed(scope, run.began.get(scope.partner_id)):
+            run.report.notes.append(f"Race {scope.race_id} was synced by another process meanwhile.")
+            error = text = None
         run.report.add(outcome)
         run.report.notes.extend(swept.notes)
         run.report.races_synced += error is None
+        run.report.races_busy += busy and error is not None
         await runs.finish(
             self._db,
             run_id,
             outcome,
             calls=counter.made,
             error=text,
-            failed=error is not None,
+            failed=error is not None and not busy,
             now=self._clock.now(),
         )
         told = {
@@ -362,11 +370,20 @@ class SyncEngine:
             log.warning("race not synced" if error else "race not settled", error=text, **told)
         if isinstance(error, PartnerStopped | Blocked):
             raise error
-        if isinstance(error, ScopeBusy):
-            run.report.notes.append(str(error))
-        elif text is not None:
+        if text is not None:
             run.failed(partner, scope.race_id, text)
-        return error is None
+        return swept.error is None
+
+    async def _passed(self, scope: Scope, began: datetime | None) -> bool:
+        """Say whether others made the scope fresh since `began`, a vendor instant in whole seconds."""
+        if began is None:
+            return False
+        for stream in Stream:
+            state = await streams.load(self._db, scope.partner_id, scope.race_id, stream)
+            # In the same second it may have been before.
+            if state.cursor_at is None or state.cursor_at <= began or not state.event_ids >= scope.event_ids:
+                return False
+        return True
 
     async def _note_partner(self, run: _Run, partner: Partner, error: BibwireError) -> None:
         if isinstance(error, CallerRefused):
