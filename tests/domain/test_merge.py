@@ -182,6 +182,27 @@ def test_a_removal_after_the_last_edit_counts_though_the_row_is_still_listed() -
     assert applied(told).removed_at == NOON
 
 
+@pytest.mark.parametrize(
+    ("hours", "kept"),
+    # 01:30 in New York happens twice, at 05:30 and 06:30 UTC.
+    [((5, 6), True), ((6, 5), True), ((4, 5), False), ((6, 7), False)],
+)
+def test_of_two_readings_of_one_time_of_registration_the_stored_one_stays(
+    hours: tuple[int, int], kept: bool
+) -> None:
+    known, read = (datetime(2026, 11, 1, hour, 30, tzinfo=UTC) for hour in hours)
+
+    after = applied(
+        listed(
+            stored(registration=registration(registered_at=known)),
+            registration(registered_at=read, bib_num=5),
+        )
+    )
+
+    assert after.registration.registered_at == (known if kept else read)
+    assert after.registration.bib_num == 5
+
+
 def test_an_absent_row_comes_back_with_the_next_listing_that_shows_it() -> None:
     merge = merge_absence(stored(), high=NOON)
     gone = applied(merge)

@@ -183,6 +183,27 @@ def test_the_hour_that_happens_twice_is_its_first_unless_the_vendor_tells(
     assert house.participant(edited)["registered_at"] == at(second - 3600)
 
 
+def test_what_was_known_of_the_hour_that_happens_twice_is_kept_at_the_first_edit(
+    house: House, world: rsusim.World
+) -> None:
+    account = world.add_partner("Peak Timing")
+    house.add_partner(account)
+    event = world.add_event(world.add_race([account], None, "America/Denver"), "10K", datetime(YEAR, 12, 30))
+    _, autumn = changes_of("America/New_York")
+    second = int((autumn + timedelta(minutes=30)).timestamp())  # 01:30, for the second time
+    ada = world.register(event, registered_at=second)
+    world.advance((autumn + timedelta(days=1) - world.now).total_seconds())
+    house.sync()
+
+    world.assign_bib(ada, 7)
+    world.advance(1)
+    house.sync()
+
+    assert house.participant(ada)["registered_at"] == at(second)
+    [change] = house.rows("SELECT * FROM bibwire.changes WHERE kind = 'bib_assigned'")
+    assert set(change["fields"]) == {"bib_num", "last_modified_at"}
+
+
 def test_a_start_in_the_hour_that_does_not_happen_keeps_its_text(house: House, world: rsusim.World) -> None:
     account = world.add_partner("Peak Timing")
     house.add_partner(account)

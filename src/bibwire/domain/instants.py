@@ -152,6 +152,11 @@ def parse_registered(text: str, last_modified: datetime | None) -> Moment | None
     return moment
 
 
+def are_readings_of_one_time(one: datetime, other: datetime) -> bool:
+    """Say whether US Eastern clocks showed the same at both instants: one text may mean either."""
+    return one.astimezone(EASTERN).replace(tzinfo=None) == other.astimezone(EASTERN).replace(tzinfo=None)
+
+
 def parse_us_date(text: str) -> date | None:
     """Read `MM/DD/YYYY`; None if it is not one."""
     match = _US_DAY.fullmatch(text)

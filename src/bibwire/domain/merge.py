@@ -21,6 +21,7 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
+from bibwire.domain.instants import are_readings_of_one_time
 from bibwire.domain.records import Json, Registration, Removal
 
 ABSENT = "absent"
@@ -97,6 +98,8 @@ def merge_listed(
         answered_at: Vendor's `Date` of the answer that listed it.
         listed_again: The complete removed list is known not to hold it any more.
     """
+    if before is not None:
+        listed = _dated_as(before.registration, listed)
     if before is not None and before.as_of > answered_at:
         return None
     if before is not None and before.removed_at is not None:
@@ -180,6 +183,18 @@ def _is_active_again(before: Stored, listed: Registration) -> bool:
     # Only a listing said that an absent one was gone; a newer listing takes that back.
     absent = before.removed_reason == ABSENT
     return absent or (listed.last_modified_at or _LONG_AGO) >= before.removed_at
+
+
+def _dated_as(before: Registration, listed: Registration) -> Registration:
+    """
+    Keep the known reading of a time of registration that may be either of two.
+
+    In the hour that happens twice `last_modified` tells which, until the first edit.
+    """
+    known, read = before.registered_at, listed.registered_at
+    if known is None or read is None or known == read or not are_readings_of_one_time(known, read):
+        return listed
+    return replace(listed, registered_at=known)
 
 
 def _kind_of_edit(before: int | None, after: int | None) -> Kind:
