@@ -14,6 +14,7 @@ from bibwire.domain.merge import (
     Stored,
     merge_absence,
     merge_listed,
+    merge_listed_again,
     merge_removal,
 )
 from bibwire.domain.records import Registration, Removal
@@ -41,11 +42,11 @@ def removal(at: datetime, reason: str = "removed", new: int | None = None) -> Re
 
 
 def listed(before: Stored | None, row: Registration, at: datetime = NOON) -> Merge | None:
-    return merge_listed(before, row, race_id=RACE, answered_at=at)
+    return merge_listed(before, row, race_id=RACE, as_of=at)
 
 
 def removed(before: Stored | None, row: Removal, at: datetime = NOON) -> Merge | None:
-    return merge_removal(before, row, race_id=RACE, answered_at=at)
+    return merge_removal(before, row, race_id=RACE, as_of=at)
 
 
 def applied(merge: Merge | None) -> Stored:
@@ -95,8 +96,19 @@ def test_a_new_row_is_told_with_all_it_has() -> None:
     assert "phone" not in merge.fields
 
 
-def test_an_older_answer_never_overwrites_a_newer_one() -> None:
-    assert listed(stored(as_of=NOON), registration(bib_num=5), at=NOON - MINUTE) is None
+def test_an_answer_that_is_dated_before_the_stored_one_counts_and_takes_no_instant_back() -> None:
+    """It was asked for later, of a server whose clock is behind."""
+    after = applied(listed(stored(as_of=NOON), registration(bib_num=5), at=NOON - MINUTE))
+
+    assert (after.registration.bib_num, after.as_of) == (5, NOON)
+
+
+def test_a_listing_does_not_restore_over_what_was_stored_after_it_began() -> None:
+    gone = applied(removed(stored(), removal(NOON), at=NOON + MINUTE))
+    back = applied(listed(gone, registration(last_modified_at=NOON, bib_num=5), at=NOON - MINUTE))
+
+    assert merge_listed_again(gone, registration(), race_id=RACE, high=NOON) is None
+    assert merge_listed_again(back, registration(), race_id=RACE, high=NOON + 2 * MINUTE) is None
 
 
 def test_a_removal_keeps_what_is_known_and_frees_the_bib() -> None:
@@ -149,7 +161,7 @@ def test_a_lagging_list_is_not_believed_however_long_it_lags() -> None:
 def test_a_row_the_removed_list_no_longer_holds_is_restored_though_it_was_not_modified() -> None:
     gone = applied(removed(stored(), removal(NOON)))
 
-    merge = merge_listed(gone, registration(), race_id=RACE, answered_at=NOON + MINUTE, listed_again=True)
+    merge = merge_listed_again(gone, registration(), race_id=RACE, high=NOON + MINUTE)
 
     assert applied(merge).removed_at is None
 
@@ -170,14 +182,14 @@ def test_a_row_removed_restored_and_removed_within_one_second_is_removed() -> No
 def test_a_removal_in_the_second_of_the_last_edit_counts_unless_the_row_is_still_listed() -> None:
     edited = stored(registration=registration(last_modified_at=NOON, bib_num=5))
 
-    told = merge_removal(edited, removal(NOON), race_id=RACE, answered_at=NOON, still_listed=True)
+    told = merge_removal(edited, removal(NOON), race_id=RACE, as_of=NOON, still_listed=True)
 
     assert told is None
     assert applied(removed(edited, removal(NOON))).removed_at == NOON
 
 
 def test_a_removal_after_the_last_edit_counts_though_the_row_is_still_listed() -> None:
-    told = merge_removal(stored(), removal(NOON), race_id=RACE, answered_at=NOON, still_listed=True)
+    told = merge_removal(stored(), removal(NOON), race_id=RACE, as_of=NOON, still_listed=True)
 
     assert applied(told).removed_at == NOON
 

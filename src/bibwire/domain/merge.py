@@ -4,12 +4,14 @@ What one listed or removed registration does to the row stored for it.
 Decisions are made on content, never on keys or timestamps alone; timestamps only decide
 which of two contradicting lists is believed:
 
-- The newest answer wins: an older one never overwrites what a later one stored.
+- The newest answer wins, and that is the one asked for last: the lease of a scope lets nobody
+  ask for a page before the last one is stored. Instants do not order answers, because the clocks
+  of the vendor's servers differ; a row ignored for its answer's date would be behind the cursor.
 - Of an active row and a removal of the same registration the later one counts: lists can lag,
   and a row can come back. Where both are of the same second, the active one counts if the vendor
   lists it now (`still_listed`): neither time tells a removal after the last edit from a restore.
 - A full listing that shows a removed registration which the complete removed list no longer
-  holds restores it, however old its last modification (`listed_again`).
+  holds restores it, however old its last modification (`merge_listed_again`).
 
 Pure: no I/O and no clock. Every datetime is aware and in UTC.
 """
@@ -82,12 +84,7 @@ class Merge:
 
 
 def merge_listed(
-    before: Stored | None,
-    listed: Registration,
-    *,
-    race_id: int,
-    answered_at: datetime,
-    listed_again: bool = False,
+    before: Stored | None, listed: Registration, *, race_id: int, as_of: datetime
 ) -> Merge | None:
     """
     Merge a registration listed as active. None: nothing changes.
@@ -95,34 +92,30 @@ def merge_listed(
     Args:
         before: The row stored, None if there is none.
         race_id: The race it was listed for.
-        answered_at: Vendor's `Date` of the answer that listed it.
-        listed_again: The complete removed list is known not to hold it any more.
+        as_of: Vendor instant that the answer which listed it is not older than.
     """
-    if before is not None:
-        listed = _dated_as(before.registration, listed)
-    if before is not None and before.as_of > answered_at:
-        return None
-    if before is not None and before.removed_at is not None:
-        if not (listed_again or _is_active_again(before, listed)):
-            return None
-        after = replace(
-            before,
-            registration=listed,
-            race_id=race_id,
-            as_of=answered_at,
-            removed_at=None,
-            removed_reason=None,
-            new_registration_id=None,
-        )
-        return _merge(before, after, Kind.RESTORED, listed.last_modified_at)
     if before is None:
-        after = Stored(registration=listed, race_id=race_id, as_of=answered_at)
+        after = Stored(registration=listed, race_id=race_id, as_of=as_of)
         return _merge(None, after, Kind.REGISTERED, listed.last_modified_at)
+    listed = _dated_as(before.registration, listed)
+    if before.removed_at is not None:
+        return _restored(before, listed, race_id, as_of) if _is_active_again(before, listed) else None
     if listed == before.registration and before.race_id == race_id:
         return None
-    after = replace(before, registration=listed, race_id=race_id, as_of=answered_at)
+    after = replace(before, registration=listed, race_id=race_id, as_of=max(before.as_of, as_of))
     kind = _kind_of_edit(before.registration.bib_num, listed.bib_num)
     return _merge(before, after, kind, listed.last_modified_at)
+
+
+def merge_listed_again(before: Stored, listed: Registration, *, race_id: int, high: datetime) -> Merge | None:
+    """
+    Restore what a listing, begun at `high`, showed and the complete removed list no longer holds.
+
+    None: something was stored since; what that listing showed is not the newest answer any more.
+    """
+    if before.removed_at is None or before.as_of > high:
+        return None
+    return _restored(before, _dated_as(before.registration, listed), race_id, high)
 
 
 def merge_removal(
@@ -130,14 +123,14 @@ def merge_removal(
     removal: Removal,
     *,
     race_id: int,
-    answered_at: datetime,
+    as_of: datetime,
     still_listed: bool = False,
 ) -> Merge | None:
     """
     Merge a row of the removed list. None: nothing changes.
 
     Args:
-        before, race_id, answered_at: As of `merge_listed`.
+        before, race_id, as_of: As of `merge_listed`.
         still_listed: The vendor, asked after it listed the removal, lists it as active too.
     """
     standing: dict[str, Any] = {
@@ -146,7 +139,7 @@ def merge_removal(
         "new_registration_id": removal.new_registration_id,
     }
     if before is None:
-        after = Stored(registration=removal.registration, race_id=race_id, as_of=answered_at, **standing)
+        after = Stored(registration=removal.registration, race_id=race_id, as_of=as_of, **standing)
         return _merge(None, after, Kind.REMOVED, removal.removed_at)
     if before.removed_at is None:
         if removal.removed_at < (before.registration.last_modified_at or _LONG_AGO):
@@ -155,7 +148,7 @@ def merge_removal(
             return None
     elif before.removed_reason != ABSENT and removal.removed_at < before.removed_at:
         return None
-    after = replace(before, as_of=max(before.as_of, answered_at), **standing)
+    after = replace(before, as_of=max(before.as_of, as_of), **standing)
     if _standing(after) == _standing(before):
         return None
     return _merge(before, after, Kind.REMOVED, removal.removed_at)
@@ -183,6 +176,19 @@ def _is_active_again(before: Stored, listed: Registration) -> bool:
     # Only a listing said that an absent one was gone; a newer listing takes that back.
     absent = before.removed_reason == ABSENT
     return absent or (listed.last_modified_at or _LONG_AGO) >= before.removed_at
+
+
+def _restored(before: Stored, listed: Registration, race_id: int, as_of: datetime) -> Merge:
+    after = replace(
+        before,
+        registration=listed,
+        race_id=race_id,
+        as_of=max(before.as_of, as_of),
+        removed_at=None,
+        removed_reason=None,
+        new_registration_id=None,
+    )
+    return _merge(before, after, Kind.RESTORED, listed.last_modified_at)
 
 
 def _dated_as(before: Registration, listed: Registration) -> Registration:

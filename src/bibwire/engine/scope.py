@@ -341,7 +341,7 @@ class ScopeSync:
                 target = await self._target(connection)
                 rows = list(self._shadowed.values())
                 self.result.outcome.add(
-                    await loader.restore(connection, target, rows, answered_at=self._listing.high)
+                    await loader.restore(connection, target, rows, high=self._listing.high)
                 )
 
     async def _settle_missing(self, listing: Listing) -> None:

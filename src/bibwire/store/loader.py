@@ -31,6 +31,7 @@ from bibwire.domain.merge import (
     is_contested,
     merge_absence,
     merge_listed,
+    merge_listed_again,
     merge_removal,
 )
 from bibwire.domain.records import Page, RawRow, Registration, Removal, UnreadableRow
@@ -166,7 +167,7 @@ async def merge_listed_page(
         merges, digests = [], []
         for registration, digest in different:
             row_before = before.get(registration.registration_id)
-            merge = merge_listed(row_before, registration, race_id=target.race_id, answered_at=page.as_of)
+            merge = merge_listed(row_before, registration, race_id=target.race_id, as_of=page.as_of)
             if merge is not None:
                 merges.append(merge)
                 digests.append(digest)
@@ -180,22 +181,15 @@ async def merge_listed_page(
 
 
 async def restore(
-    connection: Connection, target: Target, registrations: Sequence[Registration], *, answered_at: datetime
+    connection: Connection, target: Target, registrations: Sequence[Registration], *, high: datetime
 ) -> Outcome:
-    """Restore registrations a full listing shows and the complete removed list does not."""
+    """Restore registrations a full listing begun at `high` shows and the complete removed list does not."""
     before = await _rows_before(connection, target, [r.registration_id for r in registrations])
     merges = [
         merge
         for registration in registrations
-        if (
-            merge := merge_listed(
-                before.get(registration.registration_id),
-                registration,
-                race_id=target.race_id,
-                answered_at=answered_at,
-                listed_again=True,
-            )
-        )
+        if (row := before.get(registration.registration_id))
+        and (merge := merge_listed_again(row, registration, race_id=target.race_id, high=high))
     ]
     await _write(connection, target, merges, [None] * len(merges))
     outcome = Outcome()
@@ -251,7 +245,7 @@ async def merge_removed_page(
                     before.get(removal.registration_id),
                     removal,
                     race_id=target.race_id,
-                    answered_at=page.as_of,
+                    as_of=page.as_of,
                     still_listed=removal.registration_id in still_listed,
                 )
             )

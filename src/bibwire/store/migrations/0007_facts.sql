@@ -45,3 +45,4 @@ CROSS JOIN LATERAL (
 
 COMMENT ON COLUMN bibwire.streams.listing_high IS 'Vendor instant at which its first page was asked for.';
 COMMENT ON COLUMN bibwire.streams.sweep_high IS 'Vendor instant at which the sweep''s first page was asked for: the next cursor.';
+COMMENT ON COLUMN bibwire.participants.as_of IS 'Private: vendor instant as of which the row was last written; it never goes back.';
