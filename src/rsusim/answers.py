@@ -187,11 +187,17 @@ def participants(call: Call) -> bytes:
     groups = _grouped(call, events, shown)
     elements = []
     for event, rows in groups:
+        if not rows and call.quirks.event_when_empty != "object":
+            elements.append(_EMPTY_EVENT[call.quirks.event_when_empty])
+            continue
         head = b'{"event":' + call.encode(_event_head(call, event))[:-1] + b',"participants":[]}'
         if rows or call.quirks.participants_key_when_empty == "empty":
             head += b',"participants":[' + b",".join(rows) + b"]"
         elements.append(head + b"}")
     return _laid_out(call, elements)
+
+
+_EMPTY_EVENT: Final = {"array": b'{"event":[]}', "null": b'{"event":null}'}
 
 
 def removed_participants(call: Call) -> bytes:
@@ -205,6 +211,9 @@ def removed_participants(call: Call) -> bytes:
     empty = call.quirks.removed_when_empty
     elements = []
     for event, rows in groups:
+        if not rows and call.quirks.event_when_empty != "object":
+            elements.append(_EMPTY_EVENT[call.quirks.event_when_empty])
+            continue
         head = b'{"event":' + call.encode(_event_head(call, event))[:-1]
         if rows or empty == "empty_list":
             elements.append(head + b',"participants":[' + b",".join(rows) + b"]}}")

@@ -58,6 +58,8 @@ class Quirks:
     # Shapes (8, 9, 19.3, 19.7, 19.13)
     participants_key_when_empty: str = "absent"  # absent | empty
     removed_when_empty: str = "empty_list"  # empty_list | no_participants | no_event | no_elements
+    # PHP writes an empty object as []; `event` of an event without rows, in both lists
+    event_when_empty: str = "object"  # object | array | null
     layout: str = "per_event"  # per_event | object | together
     comma_list: str = "honoured"  # honoured | first_only | first_two | foreign_rows
     race_in_array: bool = False
@@ -119,6 +121,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "bad_number": ("error3", "ignored"),
     "participants_key_when_empty": ("absent", "empty"),
     "removed_when_empty": ("empty_list", "no_participants", "no_event", "no_elements"),
+    "event_when_empty": ("object", "array", "null"),
     "layout": ("per_event", "object", "together"),
     "comma_list": ("honoured", "first_only", "first_two", "foreign_rows"),
     "ints_as_strings": ("off", "some", "all"),

@@ -38,11 +38,28 @@ def _reasons(*rows: Any) -> tuple[list[int], list[str]]:
         {"event": {"event_id": 1, "participants": []}},
         {"event": {"event_id": 1, "participants": []}, "participants": []},
         {"participants": []},
+        # PHP's empty object.
+        [{"event": []}],
+        [{"event": None}],
+        [{"event": {}}],
+        [{"event": [], "participants": []}],
+        [{"event": [], "participants": {}}],
+        [{"event": {"event_id": 1, "participants": {}}}],
+        [{"participants": None}],
+        {"event": []},
+        {"event": None, "participants": None},
     ],
     ids=json.dumps,
 )
 def test_no_rows_are_told_in_many_ways(empty: Any) -> None:
     assert _cut(empty) == []
+
+
+def test_an_event_of_nothing_beside_one_with_rows_costs_no_row() -> None:
+    nothings: list[Any] = [[], {}, None]
+    for nothing in nothings:
+        value = [{"event": nothing}, *listing(person(3), event_id=2), {"event": nothing}]
+        assert _cut(value, 1, 2) == [(3, 1)]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +77,15 @@ def test_no_rows_are_told_in_many_ways(empty: Any) -> None:
         [{"participants": {"0": {}}}],
         {"participants": "none"},
         [{"event": "1"}],
+        [{"event": [{"event_id": 1}]}],
+        [{"event": ["no rights"]}],
+        [{"event": False}],
+        [{"event": 0}],
+        [{"event": ""}],
+        [{"event": {"event_id": 1, "participants": {"0": {}}}}],
+        [{"event": [], "participants": ""}],
+        [{"event": [], "message": "half of it failed"}],
+        {"event": None, "message": "half of it failed"},
     ],
     ids=json.dumps,
 )

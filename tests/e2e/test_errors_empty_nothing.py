@@ -224,6 +224,8 @@ QUIRKS: Final[tuple[tuple[dict[str, Any], bool], ...]] = (
     ({"removed_when_empty": "no_event"}, False),
     ({"removed_when_empty": "no_elements"}, False),
     ({"participants_key_when_empty": "empty"}, False),
+    ({"event_when_empty": "array"}, False),
+    ({"event_when_empty": "null"}, False),
     ({"layout": "object"}, False),
     ({"layout": "together"}, False),
     ({"after_registration_id_strict": False}, False),

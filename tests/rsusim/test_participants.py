@@ -155,6 +155,11 @@ def test_removed_rows_stand_inside_the_event_in_each_empty_form(scene: Scene) ->
         scene.world.quirks.set("removed_when_empty", name)
         assert scene.api.json(path, event_id=scene.five) == form
 
+    for name, value in (("array", []), ("null", None)):
+        scene.world.quirks.set("event_when_empty", name)
+        assert scene.api.json(path, event_id=scene.five) == [{"event": value}]
+        assert scene.api.json(f"race/{scene.race}/participants", event_id=scene.ten) == [{"event": value}]
+
     scene.world.remove(number)
 
     row = scene.api.json(path, event_id=scene.five)[0]["event"]["participants"][0]

@@ -3,15 +3,15 @@ A participants answer -> its rows, as raw JSON with their two ids. Pure.
 
 Only the ids are decoded; the rest of a record is read when somebody wants it. Where the rows
 stand differs (docs/vendor-api.md, "Participants" and "Removed participants"): beside `event`
-for participants, inside it for removed ones, the keys missing when there are none; an array
-with one element an event, or a bare object with the rows of all. All are read the same way.
+for participants, inside it for removed ones, the keys missing or empty when there are none; an
+array with one element an event, or a bare object with the rows of all. All are read the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -23,17 +23,29 @@ from bibwire.domain.records import RawRow, UnreadableRow
 TEMPLATE_ID: Final = -1  # the vendor's blank form, never a person
 
 
+# PHP knows one empty array for lists and objects: `[]`, `{}` and null are nothing, where rows or
+# an event may be. Whatever has something in it must be what it should be.
+_NoList = Annotated[list[Any], msgspec.Meta(max_length=0)]
+_NoObject = Annotated[dict[str, Any], msgspec.Meta(max_length=0)]
+_Rows = list[msgspec.Raw] | _NoObject | None
+
+
 class _EventPart(msgspec.Struct):
     event_id: Any = None
-    participants: list[msgspec.Raw] | None = None
+    participants: _Rows = None
 
 
 class _Element(msgspec.Struct):
-    event: _EventPart | None = None
-    participants: list[msgspec.Raw] | None = None
+    event: _EventPart | _NoList | None = None
+    participants: _Rows = None
+
+    @property
+    def is_known(self) -> bool:
+        """It has what an element has; if not, it may be nothing, or an error of a new form."""
+        return isinstance(self.event, _EventPart) or isinstance(self.participants, list)
 
 
-_NOTHING: Final = b"{}"
+_KEYS: Final = frozenset(_Element.__struct_fields__)
 
 
 class _Ids(msgspec.Struct, gc=False):
@@ -43,6 +55,7 @@ class _Ids(msgspec.Struct, gc=False):
 
 _elements: Final = msgspec.json.Decoder(list[_Element])
 _slices: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_keys: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _one_element: Final = msgspec.json.Decoder(_Element)
 _ids: Final = msgspec.json.Decoder(_Ids)
 
@@ -88,14 +101,14 @@ def cut(body: bytes, asked_event_ids: Collection[int]) -> Cut:
     result = Cut()
     by_id: dict[int, RawRow] = {}
     for element in elements:
-        event = element.event
+        event = element.event if isinstance(element.event, _EventPart) else None
         enclosing = only_asked
         if event is not None and (only_asked is not None or len(elements) > 1):
             named = plain_int(event.event_id)
             enclosing = named if named is not None else only_asked
         inside = event.participants if event is not None else None
         for raws in (inside, element.participants):  # in the order they stand on the wire
-            if raws:
+            if isinstance(raws, list):
                 _cut_list(raws, enclosing, originals, by_id, result)
     result.rows = [by_id[key] for key in sorted(by_id)]
     result.last_id = result.rows[-1].registration_id if result.rows else None
@@ -155,18 +168,17 @@ def _decode_elements(body: bytes) -> list[_Element] | None:
     try:
         if body[:1] == b"[":
             elements = _elements.decode(body)
-            if all(element.event or element.participants is not None for element in elements):
+            if all(element.is_known for element in elements):
                 return elements
-            # Empty is known; anything else without our keys may be an error of a new form.
             slices = _slices.decode(body)
             if all(
-                element.event or element.participants is not None or bytes(slice_) == _NOTHING
+                element.is_known or _keys.decode(slice_).keys() <= _KEYS
                 for element, slice_ in zip(elements, slices, strict=True)
             ):
                 return elements
         elif body[:1] == b"{":
             element = _one_element.decode(body)
-            if element.event is not None or element.participants is not None:
+            if element.is_known or {"event"} <= _keys.decode(body).keys() <= _KEYS:
                 return [element]
     except (ValueError, RecursionError):
         pass
