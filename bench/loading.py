@@ -218,7 +218,8 @@ class Bench:
         partner = await Partners(db, Vault(bytes(32))).add("Bench", credential, calls_per_hour=1000)
         now = SystemClock().now()
         races = decode_race_list((self._folder / self._found.races).read_bytes(), Dated(now, now))
-        await catalog.store_races(db, partner.partner_id, races.races, (), now=now)
+        reading = await catalog.next_reading(db)
+        await catalog.store_races(db, partner.partner_id, races.races, (), reading=reading, now=now)
         return partner.partner_id
 
     async def _pass(

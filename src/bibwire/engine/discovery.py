@@ -50,14 +50,18 @@ async def discover(db: Database, client: VendorClient, clock: Clock, partner_id:
     answered_at: datetime | None = None
     failed, error = True, None
     try:
+        first = reading = await catalog.next_reading(db)
         async for page in client.races(start_date=LIST_FROM):
-            await catalog.store_races(db, partner_id, page.races, page.unreadable, now=clock.now())
+            await catalog.store_races(
+                db, partner_id, page.races, page.unreadable, reading=reading, now=clock.now()
+            )
             race_ids |= {race.race_id for race in page.races}
             unreadable += len(page.unreadable)
             pages += 1
             answered_at = answered_at or page.dated.answered_at
+            reading = await catalog.next_reading(db)  # before the next page is asked for
         if not unreadable:
-            await catalog.mark_unlisted(db, partner_id, race_ids, now=clock.now())
+            await catalog.mark_unlisted(db, partner_id, race_ids, reading=first, now=clock.now())
         await catalog.resolve_races(db, partner_id, since=began_at)
         failed = False
     except Exception as caught:

@@ -42,14 +42,16 @@ async def store_races(
     races: Sequence[Race],
     unreadable: Sequence[UnreadableRow],
     *,
+    reading: int,
     now: datetime,
 ) -> None:
-    """Store one page of the race list."""
+    """Store one page of the race list; `reading` is the number drawn before it was asked for."""
     named = statements("catalog")
     # A page that shifted while it was read may show a race twice; the last one counts.
     by_id = {race.race_id: race for race in races}
     events = {event.event_id: event for race in by_id.values() for event in race.events}
     async with db.transaction() as connection:
+        await connection.execute(named["lock_list"], {"partner_id": partner_id})
         await connection.execute(named["make_race_stage"])
         await connection.execute(named["make_event_stage"])
         async with connection.cursor().copy(named["copy_races"]) as copy:
@@ -87,15 +89,40 @@ async def store_races(
                         now,
                     )
                 )
+        for name in ("drop_older_races", "drop_older_events"):
+            await connection.execute(named[name], {"reading": reading})
         await connection.execute(named["merge_races"])
         await connection.execute(named["merge_events"])
+        for name in ("note_shown_races", "note_shown_events"):
+            await connection.execute(named[name], {"reading": reading})
         entries = [quarantine.Entry(row.reason, row.raw, None) for row in unreadable]
         await quarantine.keep(connection, partner_id, None, "races", entries, now=now)
 
 
-async def mark_unlisted(db: Database, partner_id: int, race_ids: Collection[int], *, now: datetime) -> None:
-    """Mark the races that a complete list, of these ids, does not show."""
-    await run(db, "mark_unlisted", partner_id, race_ids=list(race_ids), now=now)
+async def next_reading(db: Database) -> int:
+    """Return the number of a page of a race list; to be drawn before the page is asked for."""
+    [[number]] = await db.fetch(statements("catalog")["next_reading"])
+    return int(number)
+
+
+async def mark_unlisted(
+    db: Database, partner_id: int, race_ids: Collection[int], *, reading: int, now: datetime
+) -> None:
+    """
+    Mark the races that a complete list does not show.
+
+    Args:
+        race_ids: What it shows.
+        reading: Number of its first page: what was shown to others since is listed, too.
+    """
+    named = statements("catalog")
+    key = {"partner_id": partner_id, "reading": reading}
+    async with db.transaction() as connection:
+        await connection.execute(named["lock_list"], key)
+        shown = await connection.execute(named["shown_since"], key)
+        listed = sorted({*race_ids, *(row[0] for row in await shown.fetchall())})
+        for name in ("note_unlisted", "mark_unlisted"):
+            await connection.execute(named[name], {**key, "race_ids": listed, "now": now})
 
 
 async def resolve_races(db: Database, partner_id: int, *, since: datetime) -> None:

@@ -46,3 +46,12 @@ CROSS JOIN LATERAL (
 COMMENT ON COLUMN bibwire.streams.listing_high IS 'Vendor instant at which its first page was asked for.';
 COMMENT ON COLUMN bibwire.streams.sweep_high IS 'Vendor instant at which the sweep''s first page was asked for: the next cursor.';
 COMMENT ON COLUMN bibwire.participants.as_of IS 'Private: vendor instant as of which the row was last written; it never goes back.';
+
+-- Two readings of a race list at once: the one asked for later wins, whichever is stored first.
+
+CREATE SEQUENCE bibwire.list_readings;
+COMMENT ON SEQUENCE bibwire.list_readings IS 'Private: numbers the pages of race lists in the order they are asked for.';
+ALTER TABLE bibwire.races ADD COLUMN list_reading bigint;
+ALTER TABLE bibwire.events ADD COLUMN list_reading bigint;
+COMMENT ON COLUMN bibwire.races.list_reading IS 'Private: the last page of a race list that showed it, or list that did not; an earlier one never overwrites it.';
+COMMENT ON COLUMN bibwire.events.list_reading IS 'Private: the last page of a race list that showed it; an earlier one never overwrites it.';

@@ -16,6 +16,59 @@ COPY event_stage (
     additional_data, first_seen_at, changed_at
 ) FROM STDIN;
 
+-- name: next_reading
+-- The number of a page of a race list that is about to be asked for.
+SELECT nextval('bibwire.list_readings');
+
+-- name: lock_list
+-- Nobody else stores what this partner's list shows until the commit.
+SELECT FROM bibwire.partners WHERE partner_id = %(partner_id)s FOR NO KEY UPDATE;
+
+-- name: drop_older_races
+-- Leave alone what a page asked for later than this one has told of.
+DELETE FROM race_stage AS s
+USING bibwire.races AS r
+WHERE r.partner_id = s.partner_id
+  AND r.race_id = s.race_id
+  AND r.list_reading > %(reading)s;
+
+-- name: drop_older_events
+DELETE FROM event_stage AS s
+USING bibwire.events AS e
+WHERE e.partner_id = s.partner_id
+  AND e.event_id = s.event_id
+  AND e.list_reading > %(reading)s;
+
+-- name: note_shown_races
+-- What is equal to the stored row is written for this alone: an older list must not unlist it.
+UPDATE bibwire.races AS r
+SET list_reading = %(reading)s
+FROM race_stage AS s
+WHERE r.partner_id = s.partner_id
+  AND r.race_id = s.race_id;
+
+-- name: note_shown_events
+UPDATE bibwire.events AS e
+SET list_reading = %(reading)s
+FROM event_stage AS s
+WHERE e.partner_id = s.partner_id
+  AND e.event_id = s.event_id;
+
+-- name: shown_since
+-- Races of a partner of which pages numbered from `reading` on have told.
+SELECT race_id
+FROM bibwire.races
+WHERE partner_id = %(partner_id)s
+  AND list_reading >= %(reading)s;
+
+-- name: note_unlisted
+-- Races that a complete list, begun at `reading`, is the first not to show.
+UPDATE bibwire.races
+SET list_reading = %(reading)s
+WHERE partner_id = %(partner_id)s
+  AND unlisted_at IS NULL
+  AND race_id <> ALL (%(race_ids)s);
+
 -- name: merge_races
 -- Store races that are new or differ; one that was gone or unlisted is back.
 INSERT INTO bibwire.races AS r (
