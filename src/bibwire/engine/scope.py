@@ -311,6 +311,8 @@ class ScopeSync:
         What this run's listing showed is no answer: it may be a delta that begins later, and the
         removal may have come after it, within the second.
         """
+        if not page.rows:
+            return frozenset()
         async with self._db.transaction() as connection:
             target = await self._target(connection)
             contested = await loader.contested(connection, target, page, decode=wire.decode_removed)
