@@ -23,6 +23,7 @@ Every error of Bibwire, grouped by what its catcher does.
     ├── BudgetSpent                 the hour's calls are used up: `seconds` until there is room again
     ├── ScopeBusy                   another process sweeps this scope: nothing is wrong, it keeps it fresh
     │   └── LeaseLost               it took the scope over from us; nothing of this page was written
+    ├── Stopped                     this process is to leave: nothing is wrong, the next run goes on here
     └── InvariantBroken             a bug: stop this scope, write nothing
 """
 
@@ -127,6 +128,10 @@ class ScopeBusy(BibwireError):
 
 class LeaseLost(ScopeBusy):
     """Another process took the scope over from us; nothing of this page was written."""
+
+
+class Stopped(BibwireError):
+    """This process was told to leave between two pages; what was stored stays, the rest waits."""
 
 
 class InvariantBroken(BibwireError):

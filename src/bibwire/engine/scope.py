@@ -19,7 +19,7 @@ from typing import Final
 from bibwire.api import wire
 from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
-from bibwire.domain.errors import EventGone, ListingNotTrusted
+from bibwire.domain.errors import EventGone, ListingNotTrusted, Stopped
 from bibwire.domain.records import Page, Registration
 from bibwire.domain.sweeps import (
     RESUME_FULL,
@@ -75,6 +75,7 @@ class ScopeSync:
         lookback: Lookback,
         page_size: int,
         on_page: Callable[[int], None],
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._db = db
         self._client = client
@@ -83,6 +84,7 @@ class ScopeSync:
         self._scope = scope
         self._page_size = page_size
         self._on_page = on_page
+        self._stopping = stopping
         self._key = (scope.partner_id, scope.race_id)
         self._wish = Wish(live=scope.event_ids, now=clock.now(), lookback=lookback)
         # Of how many events together the vendor was seen to list the first ones and the last.
@@ -103,6 +105,7 @@ class ScopeSync:
             only: The streams to sweep; both in a full sweep, and until both were loaded.
 
         Raises:
+            Stopped: `stopping` said so before a page was asked for.
             BibwireError: A sweep could not be finished; what it stored stays, its cursor does not
                 move, and the next run goes on at the page that was not committed.
         """
@@ -195,6 +198,7 @@ class ScopeSync:
         )
         ahead: Sweep | None = sweep
         while ahead is not None:
+            self._leave_if_told()
             group = ahead.groups[ahead.group]
             pages = ask(
                 self._scope.race_id,
@@ -209,11 +213,17 @@ class ScopeSync:
                         assert ahead is not None
                         ahead, state = await self._commit(stream, state, ahead, page)
                         self._on_page(len(page.rows))
+                        if ahead is not None:
+                            self._leave_if_told()
                 except EventGone:
                     if len(group) > 1:
                         raise
                     raise _OneEventGone(group[0]) from None
         return state
+
+    def _leave_if_told(self) -> None:
+        if self._stopping():
+            raise Stopped(f"The sync of race {self._scope.race_id} was stopped; the next one goes on there.")
 
     async def _commit(
         self, stream: Stream, state: StreamState, sweep: Sweep, page: Page

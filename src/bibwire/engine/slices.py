@@ -29,12 +29,13 @@ from bibwire.domain.errors import (
     PartnerStopped,
     RaceGone,
     ScopeBusy,
+    Stopped,
 )
 from bibwire.domain.schedule import Tier
 from bibwire.domain.sweeps import Stream
 from bibwire.engine.calls import CallCounter, count_calls, note_call
 from bibwire.engine.planner import urgency_of
-from bibwire.engine.sweeper import Sweeper, Swept
+from bibwire.engine.sweeper import NOBODYS_FAULT, Sweeper, Swept
 from bibwire.engine.sync import OpenClient
 from bibwire.store import catalog, runs, schedule, streams
 from bibwire.store.catalog import Scope
@@ -54,8 +55,6 @@ PATIENCE_SECONDS: Final = 5.0
 REFUSED: Final = timedelta(minutes=15)
 # Races that are not hot wait for each other here, so that they never fill the line of calls.
 OTHERS_AT_ONCE: Final = 5
-# What a race, or its partner's key, cannot be blamed for.
-NOBODYS_FAULT: Final = (ScopeBusy, BudgetSpent, Blocked)
 
 log = structlog.get_logger()
 
@@ -124,7 +123,7 @@ class Slices:
 
         Args:
             args: `partner_id` and `race_id`.
-            stopping: Set when the worker is to leave: the poll under way is finished, no other begun.
+            stopping: Set when the worker is to leave: the page under way is stored, no other asked for.
         """
         partner_id, race_id = int(args["partner_id"]), int(args["race_id"])
         slice_ = _Slice(count_calls(), Outcome())
@@ -140,7 +139,7 @@ class Slices:
                     break
                 if wait > 0 and await self._stopped_in(wait, stopping):
                     break
-                if not await self._poll(slice_, partner, race_id, turn):
+                if not await self._poll(slice_, partner, race_id, turn, stopping):
                     break
         finally:
             await schedule.let_go(self._db, partner_id, race_id)
@@ -166,7 +165,9 @@ class Slices:
             stop.cancel()
         return stopping.is_set()
 
-    async def _poll(self, slice_: _Slice, partner: Partner, race_id: int, turn: Turn) -> bool:
+    async def _poll(
+        self, slice_: _Slice, partner: Partner, race_id: int, turn: Turn, stopping: asyncio.Event
+    ) -> bool:
         """Poll the scope once and note what became of it; say whether the slice goes on."""
         assert turn.tier is not None
         began_at = self._clock.now()
@@ -195,6 +196,7 @@ class Slices:
                     only=tuple(Stream) if with_removed else (Stream.PARTICIPANTS,),
                     on_page=lambda _: None,
                     lease_wait_seconds=0,
+                    stopping=stopping.is_set,
                 )
         slice_.outcome.add(swept.outcome)
         if not isinstance(swept.error, NOBODYS_FAULT):
@@ -254,6 +256,8 @@ class Slices:
         assert turn.tier is not None
         now = self._clock.now()
         key = (scope.partner_id, scope.race_id)
+        if isinstance(error, Stopped):
+            return  # it is due as it was, for whoever comes next
         if isinstance(error, ScopeBusy):
             again_at = now + timedelta(seconds=BUSY_SECONDS)
             await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, counts=False)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -24,6 +25,7 @@ from bibwire.domain.errors import (
     DatabaseUnavailable,
     RaceGone,
     ScopeBusy,
+    Stopped,
 )
 from bibwire.domain.sweeps import Lookback, Stream
 from bibwire.engine.scope import ScopeSync
@@ -35,6 +37,8 @@ from bibwire.store.loader import Outcome
 from bibwire.store.session import Session
 
 LEASE_POLL_SECONDS = 0.5
+# What a race, or its partner's key, cannot be blamed for.
+NOBODYS_FAULT: Final = (ScopeBusy, BudgetSpent, Blocked, Stopped)
 
 log = structlog.get_logger()
 
@@ -83,6 +87,7 @@ class Sweeper:
         on_page: Callable[[int], None],
         only: Collection[Stream] = tuple(Stream),
         lease_wait_seconds: float | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> Swept:
         """
         Make a scope fresh and note how it stands; errors are returned, not raised.
@@ -91,6 +96,7 @@ class Sweeper:
             full: List everything again.
             only: The streams to sweep; a full sweep takes both.
             lease_wait_seconds: How long to wait for another process that sweeps it.
+            stopping: Asked before each page; true ends the sweep there, with `Stopped`.
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be used. What was committed stays.
@@ -100,7 +106,7 @@ class Sweeper:
         sync: ScopeSync | None = None
         try:
             async with self.leased(scope, wait_seconds=lease_wait_seconds) as lease:
-                sync = self.scope_sync(client, lease, scope, on_page=on_page)
+                sync = self.scope_sync(client, lease, scope, on_page=on_page, stopping=stopping)
                 result = await sync.run(full=full, only=only)
             swept.text = result.unsettled
             await catalog.run(self._db, "regain_access", scope.partner_id, race_id=scope.race_id)
@@ -124,12 +130,18 @@ class Sweeper:
             await catalog.run(self._db, "race_gone", scope.partner_id, race_id=scope.race_id, now=now)
         if swept.text is None:
             await streams.run(self._db, "clear_failing", *key)
-        elif not isinstance(swept.error, ScopeBusy | BudgetSpent | Blocked):  # nothing is wrong with the race
+        elif not isinstance(swept.error, NOBODYS_FAULT):  # nothing is wrong with the race
             await streams.run(self._db, "set_failing", *key, now=now, error=swept.text)
         return swept
 
     def scope_sync(
-        self, client: VendorClient, lease: Lease, scope: Scope, *, on_page: Callable[[int], None]
+        self,
+        client: VendorClient,
+        lease: Lease,
+        scope: Scope,
+        *,
+        on_page: Callable[[int], None],
+        stopping: Callable[[], bool] = lambda: False,
     ) -> ScopeSync:
         """Return the sync of a scope whose lease is held."""
         return ScopeSync(
@@ -141,6 +153,7 @@ class Sweeper:
             lookback=self._lookback,
             page_size=self._page_size,
             on_page=on_page,
+            stopping=stopping,
         )
 
     @asynccontextmanager
