@@ -8,9 +8,9 @@ time it is due.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -26,7 +26,7 @@ from bibwire.store.database import Connection, Database
 from bibwire.store.jobs import Jobs
 from bibwire.store.partners import Partner
 from bibwire.store.permits import budget_of_partner, budgets
-from bibwire.store.schedule import Due
+from bibwire.store.schedule import Claimed, Due
 
 SWEEP: Final = "sweep"
 DISCOVER: Final = "discover"
@@ -147,13 +147,15 @@ class Planner:
             due = await schedule.due(connection, horizon=now + LOOK_AHEAD, now=now, most=MOST_AT_ONCE)
             if not due:
                 return
+            credential_ids = {each.credential_id for each in due}
             left = await budgets(
                 connection,
-                {each.credential_id for each in due},
+                credential_ids,
                 caller=self._caller,
                 now=None if self._budget_time is None else self._budget_time(),
             )
-            chosen, put_off = self._paid_for(due, left, now)
+            claimed = await schedule.claimed(connection, credential_ids, horizon=now + LOOK_AHEAD, now=now)
+            chosen, put_off = _paid_for(due, claimed, left, now)
             for each in chosen:
                 await self._jobs.defer(
                     connection,
@@ -170,25 +172,29 @@ class Planner:
         ticked.queued += len(chosen)
         ticked.put_off += len(put_off)
 
-    def _paid_for(
-        self, due: list[Due], left: dict[int, Budget], now: datetime
-    ) -> tuple[list[Due], dict[Due, datetime]]:
-        """Choose the scopes the budget has room for; say when to look at the others again."""
-        chosen: list[Due] = []
-        put_off: dict[Due, datetime] = {}
-        taken: defaultdict[int, int] = defaultdict(int)
-        for each in due:
-            budget = left[each.credential_id]
-            if budget.blocked_until is not None and budget.blocked_until > now:
-                put_off[each] = budget.blocked_until
-            elif taken[each.credential_id] >= room(
-                budget, urgency_of(each.tier, loaded=each.loaded), now=now
-            ):
-                put_off[each] = now + NO_ROOM
-            else:
-                chosen.append(each)
-                taken[each.credential_id] += 1
-        return chosen, put_off
+
+def _paid_for(
+    due: list[Due], claimed: list[Claimed], left: dict[int, Budget], now: datetime
+) -> tuple[list[Due], dict[Due, datetime]]:
+    """Choose the scopes the budget has room for; say when to look at the others again."""
+    chosen: list[Due] = []
+    put_off: dict[Due, datetime] = {}
+    # What is queued and has not begun to spend is as good as spent. A poll that is just being made
+    # counts twice meanwhile: few are at a time, and a first load makes more calls than one.
+    spent = {credential_id: Counter(budget.spent_by_urgency) for credential_id, budget in left.items()}
+    for poll in claimed:
+        spent[poll.credential_id][urgency_of(poll.tier, loaded=poll.loaded)] += poll.polls
+    for each in due:
+        budget, urgency = left[each.credential_id], urgency_of(each.tier, loaded=each.loaded)
+        taken = spent[each.credential_id]
+        if budget.blocked_until is not None and budget.blocked_until > now:
+            put_off[each] = budget.blocked_until
+        elif not room(replace(budget, spent_by_urgency=taken), urgency, now=now):
+            put_off[each] = now + NO_ROOM
+        else:
+            chosen.append(each)
+            taken[urgency] += 1
+    return chosen, put_off
 
 
 @dataclass(frozen=True, slots=True)

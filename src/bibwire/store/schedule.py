@@ -7,7 +7,7 @@ that was queued is claimed for a while, so that a job that is lost comes up agai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
@@ -33,6 +33,16 @@ class Due:
     credential_id: int
     tier: Tier
     loaded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Polls of one kind that jobs are about to make under a credential."""
+
+    credential_id: int
+    tier: Tier
+    loaded: bool
+    polls: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,14 @@ async def due(connection: Connection, *, horizon: datetime, now: datetime, most:
     rows = await _run(connection, "hot_due", horizon=horizon, now=now, most=most)
     rows += await _run(connection, "others_due", horizon=horizon, now=now, most=most)
     return [Due(row[0], row[1], row[2], Tier(row[3]), row[4]) for row in rows]
+
+
+async def claimed(
+    connection: Connection, credential_ids: Collection[int], *, horizon: datetime, now: datetime
+) -> list[Claimed]:
+    """Return the polls due by `horizon` that are in the hands of jobs and not made yet."""
+    rows = await _run(connection, "claimed", credential_ids=list(credential_ids), horizon=horizon, now=now)
+    return [Claimed(row[0], Tier(row[1]), row[2], row[3]) for row in rows]
 
 
 async def claim(connection: Connection, scopes: Sequence[Due], *, now: datetime) -> None:

@@ -125,6 +125,16 @@ ORDER BY s.next_due_at
 LIMIT %(most)s
 FOR UPDATE OF s SKIP LOCKED;
 
+-- name: claimed
+-- How many polls are in the hands of jobs and not made yet, by credential, tier and whether loaded.
+SELECT c.credential_id, s.tier, s.loaded_at IS NOT NULL, count(*)
+FROM bibwire.credentials AS c
+JOIN bibwire.scopes AS s USING (partner_id)
+WHERE c.credential_id = ANY (%(credential_ids)s::bigint[])
+  AND s.claimed_until > %(now)s
+  AND s.next_due_at <= %(horizon)s
+GROUP BY 1, 2, 3;
+
 -- name: claim
 -- Leave scopes to the jobs just queued for them; a job that is lost leaves them due again.
 UPDATE bibwire.scopes AS s
