@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 import rsusim
+from bibwire.domain.secrets import Credential, Secret
 from rsusim.faults import Fault
 from rsusim.log import RequestInfo
 from tests.e2e import truth
@@ -61,6 +62,15 @@ def work(house: House, stop_when: Callable[[asyncio.Event], Any]) -> None:
     house.run(go())
 
 
+def until_loaded(house: House) -> Callable[[asyncio.Event], Any]:
+    async def wait(stop: asyncio.Event) -> None:
+        loaded = "SELECT FROM bibwire.scopes WHERE loaded_at IS NOT NULL"
+        await asyncio.to_thread(wait_until, lambda: house.rows(loaded))
+        stop.set()
+
+    return wait
+
+
 def listings(world: rsusim.World) -> list[RequestInfo]:
     return [info for info in world.log.requests if info.endpoint in STREAMS]
 
@@ -94,14 +104,60 @@ def test_a_worker_told_to_leave_ends_after_the_page_under_way_and_the_next_goes_
     jobs = "SELECT FROM bibwire_jobs.procrastinate_jobs WHERE task_name = 'sweep' AND status <> 'succeeded'"
     assert house.rows(jobs) == []
 
-    async def when_loaded(stop: asyncio.Event) -> None:
-        loaded = "SELECT FROM bibwire.scopes WHERE loaded_at IS NOT NULL"
-        await asyncio.to_thread(wait_until, lambda: house.rows(loaded))
-        stop.set()
-
-    work(house, when_loaded)
+    work(house, until_loaded(house))
 
     asked = Counter((info.endpoint, tuple(sorted(info.query.items()))) for info in listings(world))
     assert set(asked.values()) == {1}
     truth.assert_mirror_equals_world(house.rows, world, peak)
     assert house.kinds() == ["loaded"]
+
+
+def test_a_key_that_is_refused_after_it_was_replaced_stops_nothing(
+    house: House, world: rsusim.World, peak: rsusim.Account, race: int
+) -> None:
+    house.add_partner(peak)
+    world.faults.add(Fault(path="participants", kind="error_6"))
+    new = Credential(kind="v2", key=Secret(peak.v2_key), secret=Secret(peak.v2_secret))
+
+    async def rotate_at_the_first_page(stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+
+        def hook(info: RequestInfo) -> None:
+            if info.endpoint == "participants" and info.scheme == "api_key":
+                rotating = house.runtime.partners.rotate(peak.name, new)
+                asyncio.run_coroutine_threadsafe(rotating, loop).result(PATIENCE_SECONDS)
+                # Its polls are planned anew before the refusal is heard of.
+                house.rows("UPDATE bibwire.scopes SET next_due_at = %(now)s RETURNING 1", now=world.now)
+
+        world.before_answer(hook)
+        await until_loaded(house)(stop)
+
+    work(house, rotate_at_the_first_page)
+
+    first, *others = listings(world)
+    assert (first.scheme, first.fault) == ("api_key", "error_6")
+    assert {info.scheme for info in others} == {"v2_key"}
+    [key] = house.rows("SELECT failing_since, verified_at FROM bibwire.credentials")
+    assert key["failing_since"] is None
+    [scope] = house.rows("SELECT failing_since, failures FROM bibwire.scopes")
+    assert scope == {"failing_since": None, "failures": 0}
+
+
+def test_a_key_that_is_refused_puts_all_its_races_off(
+    house: House, world: rsusim.World, peak: rsusim.Account, race: int
+) -> None:
+    world.register(world.add_event(world.add_race([peak], "Dawn", "America/Chicago"), "5K", SATURDAY))
+    house.add_partner(peak)
+    world.faults.add(Fault(path="participants", kind="error_6", times=None))
+    later = "SELECT FROM bibwire.scopes WHERE next_due_at = %(at)s AND claimed_until IS NULL"
+
+    async def until_put_off(stop: asyncio.Event) -> None:
+        quarter = world.now + timedelta(minutes=15)
+        await asyncio.to_thread(wait_until, lambda: len(house.rows(later, at=quarter)) == 2)
+        stop.set()
+
+    work(house, until_put_off)
+
+    [key] = house.rows("SELECT failing_since FROM bibwire.credentials")
+    assert key["failing_since"] is not None
+    assert house.rows("SELECT sum(failures) AS failures FROM bibwire.scopes") == [{"failures": 0}]

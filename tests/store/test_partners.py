@@ -80,7 +80,7 @@ def test_an_unknown_partner_is_told_with_those_there_are(house: House) -> None:
 def test_rotating_replaces_the_key_and_forgets_what_was_known_of_the_old_one(house: House) -> None:
     partners = house.runtime.partners
     before = house.run(partners.add("acme", KEY, calls_per_hour=5, verified=True))
-    house.run(partners.mark_failing(before.partner_id, "refused"))
+    house.run(partners.mark_failing(before, "refused"))
 
     after = house.run(partners.rotate("acme", TOKEN))
 
@@ -95,17 +95,29 @@ def test_the_first_refusal_s_instant_stays_until_the_key_works_again(house: Hous
     partners = house.runtime.partners
     added = house.run(partners.add("acme", KEY, calls_per_hour=5))
 
-    house.run(partners.mark_failing(added.partner_id, "first"))
+    house.run(partners.mark_failing(added, "first"))
     first = house.run(partners.get("acme"))
-    house.run(partners.mark_failing(added.partner_id, "second"))
+    house.run(partners.mark_failing(added, "second"))
     second = house.run(partners.get("acme"))
-    house.run(partners.mark_verified(added.partner_id))
+    house.run(partners.mark_verified(added))
     third = house.run(partners.get("acme"))
 
     assert first.failing_since is not None
     assert (second.failing_since, second.failing_reason) == (first.failing_since, "second")
     assert third.failing_since is None
     assert third.verified_at is not None
+
+
+def test_what_the_vendor_says_of_a_key_is_not_held_against_the_one_that_replaced_it(house: House) -> None:
+    partners = house.runtime.partners
+    before = house.run(partners.add("acme", KEY, calls_per_hour=5))
+    after = house.run(partners.rotate("acme", TOKEN))
+
+    assert not house.run(partners.mark_failing(before, "refused"))
+    assert house.run(partners.get("acme")).failing_since is None
+    assert house.run(partners.mark_failing(after, "refused"))
+    house.run(partners.mark_verified(before))
+    assert house.run(partners.get("acme")).failing_reason == "refused"
 
 
 def test_pausing_twice_keeps_the_first_instant_and_resuming_clears_it(house: House) -> None:

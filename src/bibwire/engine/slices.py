@@ -235,7 +235,7 @@ class Slices:
             now=now,
         )
         if partner.failing_since is not None:
-            await self._partners.mark_verified(partner.partner_id)
+            await self._partners.mark_verified(partner)
         if swept.clock_ahead is not None:
             await schedule.note_clock(self._db, scope.partner_id, ahead_seconds=swept.clock_ahead)
         if outcome.changes or swept.text or not scope.is_loaded:
@@ -270,12 +270,14 @@ class Slices:
             # If the list still shows it, it comes back with the list.
             again_at = now + GONE_AGAIN
             await schedule.close(self._db, *key, now=now, discover_by=again_at)
-        elif isinstance(error, PartnerStopped):
+        elif isinstance(error, CallerRefused):
             again_at = now + REFUSED
-            if not isinstance(error, CallerRefused):
-                await self._partners.mark_failing(partner.partner_id, str(error))
             await schedule.put_partner_off(self._db, partner.partner_id, until=again_at)
             await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, counts=False)
+        elif isinstance(error, PartnerStopped):
+            again_at = now + REFUSED
+            if not await self._partners.mark_failing(partner, str(error), until=again_at):
+                again_at = now  # the key was replaced: it is due as it was, under the new one
         else:
             slowest = max(turn.tier.seconds, turn.poll_every_seconds or 0)
             seconds = rules.wait_after_failure(turn.failures + 1, slowest, spread=scope.race_id % 100 / 100)

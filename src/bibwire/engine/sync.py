@@ -307,7 +307,7 @@ class SyncEngine:
                     _passed.set(None)
             if worked and not verified:
                 verified = True
-                await self._partners.mark_verified(partner.partner_id)
+                await self._partners.mark_verified(partner)
 
         # A queue rather than a task a scope: ten thousand tasks would wait for three places.
         waiting = iter(scopes)
@@ -389,7 +389,7 @@ class SyncEngine:
         if isinstance(error, CallerRefused):
             run.refused = error
         elif isinstance(error, PartnerStopped):
-            await self._partners.mark_failing(partner.partner_id, str(error))
+            await self._partners.mark_failing(partner, str(error))
         log.warning("partner failed", action="sync_partner", partner=partner.name, error=str(error))
         run.failed(partner, None, str(error))
 

@@ -91,7 +91,7 @@ class Upkeep:
         except BibwireError as caught:
             error = str(caught)
             if isinstance(caught, PartnerStopped) and not isinstance(caught, CallerRefused):
-                await self._partners.mark_failing(partner.partner_id, error)
+                await self._partners.mark_failing(partner, error)
             log.warning("race list not read", action="discover", partner=partner.name, error=error)
         else:
             log.info("race list read", action="discover", partner=partner.name, races=races)

@@ -251,13 +251,31 @@ class Partners:
             "or pause it first, and try again."
         )
 
-    async def mark_verified(self, partner_id: int) -> None:
-        """Note that a method that needs rights answered under the partner's credential."""
-        await self._database.fetch(_SQL["mark_verified"], partner_id=partner_id)
+    async def mark_verified(self, partner: Partner) -> None:
+        """Note that a method that needs rights answered under the credential of `partner`, as read."""
+        await self._database.fetch(
+            _SQL["mark_verified"], partner_id=partner.partner_id, rotated_at=partner.rotated_at
+        )
 
-    async def mark_failing(self, partner_id: int, reason: str) -> None:
-        """Note that the vendor refuses the credential. `reason` is shown: it holds no secret."""
-        await self._database.fetch(_SQL["mark_failing"], partner_id=partner_id, reason=reason)
+    async def mark_failing(self, partner: Partner, reason: str, *, until: datetime | None = None) -> bool:
+        """
+        Note that the vendor refuses the credential of `partner`, as read.
+
+        Args:
+            reason: Shown: it holds no secret.
+            until: Poll no scope of the partner before; None leaves the schedule as it is.
+
+        Returns:
+            False if the credential was replaced since: then nothing is known against the new one.
+        """
+        rows = await self._database.fetch(
+            _SQL["mark_failing"],
+            partner_id=partner.partner_id,
+            rotated_at=partner.rotated_at,
+            reason=reason,
+            until=until,
+        )
+        return bool(rows)
 
     async def _plan_again(self, partner: Partner) -> None:
         await self._database.fetch(_SQL["plan_again"], partner_id=partner.partner_id)

@@ -160,19 +160,34 @@ WHERE partner_id = %(partner_id)s
   AND next_due_at IS NOT NULL;
 
 -- name: mark_verified
--- A method that needs rights answered under this credential.
+-- A method that needs rights answered under this credential, unless it was replaced meanwhile.
 UPDATE bibwire.credentials
 SET verified_at = now(),
     failing_since = NULL,
     failing_reason = NULL
-WHERE partner_id = %(partner_id)s;
+WHERE partner_id = %(partner_id)s
+  AND rotated_at IS NOT DISTINCT FROM %(rotated_at)s;
 
 -- name: mark_failing
--- The vendor refuses this credential; the first refusal's instant stays.
-UPDATE bibwire.credentials
-SET failing_since = coalesce(failing_since, now()),
-    failing_reason = %(reason)s
-WHERE partner_id = %(partner_id)s;
+-- The vendor refuses this credential; the first refusal's instant stays. Nothing works under it:
+-- what is polled waits until `until`, if given. One statement, so that a new credential's polls are
+-- never put off for the old one. No row back: it was replaced, and nothing is done.
+WITH refused AS (
+    UPDATE bibwire.credentials
+    SET failing_since = coalesce(failing_since, now()),
+        failing_reason = %(reason)s
+    WHERE partner_id = %(partner_id)s
+      AND rotated_at IS NOT DISTINCT FROM %(rotated_at)s
+    RETURNING partner_id
+), put_off AS (
+    UPDATE bibwire.scopes AS s
+    SET next_due_at = greatest(s.next_due_at, %(until)s)
+    FROM refused
+    WHERE s.partner_id = refused.partner_id
+      AND s.next_due_at < %(until)s::timestamptz
+)
+SELECT partner_id
+FROM refused;
 
 -- name: lock_credential
 -- Let no call be counted meanwhile: who counts one locks this row first, as we do.
