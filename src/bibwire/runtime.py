@@ -22,9 +22,10 @@ from bibwire.domain.budget import Urgency
 from bibwire.domain.errors import AccessLost, Blocked, SettingsError
 from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
+from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import LIST_FROM
 from bibwire.engine.planner import Planner
-from bibwire.engine.slices import Clients, Slices
+from bibwire.engine.slices import Slices
 from bibwire.engine.sweeper import Sweeper
 from bibwire.engine.sync import SyncEngine, Waiting
 from bibwire.engine.upkeep import DiscoveryTimes, Found, Upkeep
@@ -66,7 +67,7 @@ class Runtime:
     @asynccontextmanager
     async def open_worker(self) -> AsyncIterator[Worker]:
         """Build a worker; it is closed with the last of its calls."""
-        clients = Clients(self.open_client)
+        clients = Clients(self.open_client, self.clock)
         jobs = Jobs(self.db)
         caller = caller_name(self.settings)
         try:
@@ -103,7 +104,7 @@ class Runtime:
 
     async def discover(self, partner: Partner) -> Found:
         """Read a partner's race list now; an error is told, not raised."""
-        clients = Clients(self.open_client)
+        clients = Clients(self.open_client, self.clock)
         try:
             return await self._upkeep(clients).read_list(partner)
         finally:

@@ -23,8 +23,9 @@ from psycopg.rows import dict_row
 
 import rsusim
 from bibwire.domain.secrets import Credential, Secret
+from bibwire.engine.clients import Clients
 from bibwire.engine.planner import DISCOVER, SWEEP, TICK_SECONDS, Planner
-from bibwire.engine.slices import Clients, Slices
+from bibwire.engine.slices import Slices
 from bibwire.engine.upkeep import DiscoveryTimes, Upkeep
 from bibwire.runtime import Runtime, open_runtime
 from bibwire.settings import Settings
@@ -149,7 +150,7 @@ class Simulation:
             runtime = await self._stack.enter_async_context(
                 open_runtime(self._settings, clock=self.clock, budget_time=self.clock.now)
             )
-            clients = Clients(runtime.open_client)
+            clients = Clients(runtime.open_client, self.clock)
             self._stack.push_async_callback(clients.close)
             slices = Slices(
                 db=runtime.db,

@@ -9,18 +9,16 @@ for each poll alone, so that a person's look-up never waits for a slice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import Collection, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
 
-from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
 from bibwire.domain import schedule as rules
-from bibwire.domain.budget import Urgency
 from bibwire.domain.errors import (
     BibwireError,
     Blocked,
@@ -33,10 +31,10 @@ from bibwire.domain.errors import (
 )
 from bibwire.domain.schedule import Tier
 from bibwire.domain.sweeps import Stream
-from bibwire.engine.calls import CallCounter, count_calls, note_call
+from bibwire.engine.calls import CallCounter, count_calls
+from bibwire.engine.clients import Clients
 from bibwire.engine.planner import urgency_of
 from bibwire.engine.sweeper import NOBODYS_FAULT, Sweeper, Swept
-from bibwire.engine.sync import OpenClient
 from bibwire.store import catalog, runs, schedule, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
@@ -50,47 +48,11 @@ KEEP_SECONDS: Final = 20.0
 BUSY_SECONDS: Final = 3.0
 RETRY_SECONDS: Final = 60.0
 GONE_AGAIN: Final = timedelta(minutes=10)
-# Longer waits for the budget are left to the planner.
-PATIENCE_SECONDS: Final = 5.0
 REFUSED: Final = timedelta(minutes=15)
 # Races that are not hot wait for each other here, so that they never fill the line of calls.
 OTHERS_AT_ONCE: Final = 5
 
 log = structlog.get_logger()
-
-
-@asynccontextmanager
-async def _not_here(seconds: float) -> AsyncIterator[None]:
-    """Leave a long wait for the budget to the schedule: a worker's place is for those who have calls."""
-    if seconds > PATIENCE_SECONDS:
-        raise BudgetSpent("No call may be made at present.", seconds=seconds)
-    yield
-
-
-class Clients:
-    """One open client a partner and urgency, for as long as the worker lives."""
-
-    def __init__(self, open_client: OpenClient) -> None:
-        self._open_client = open_client
-        self._stack = AsyncExitStack()
-        self._clients: dict[tuple[int, Urgency], tuple[object, VendorClient]] = {}
-        self._opening = asyncio.Lock()
-
-    async def get(self, partner: Partner, urgency: Urgency) -> VendorClient:
-        """Return the client of a partner's present credential."""
-        # A rotated credential has a new client; the old one may still be in use, and is closed at the end.
-        credential = (partner.credential_id, partner.fingerprint, partner.rotated_at)
-        async with self._opening:
-            known = self._clients.get((partner.partner_id, urgency))
-            if known is None or known[0] != credential:
-                opening = self._open_client(partner, note_call, _not_here, urgency)
-                known = (credential, await self._stack.enter_async_context(opening))
-                self._clients[partner.partner_id, urgency] = known
-        return known[1]
-
-    async def close(self) -> None:
-        """Close all of them."""
-        await self._stack.aclose()
 
 
 @dataclass(slots=True)
@@ -180,24 +142,8 @@ class Slices:
             kind = "delta" if scope.is_loaded else "full"
             slice_.run_id = await runs.begin(self._db, partner.partner_id, race_id, kind, now=began_at)
         with_removed = _removed_is_due(turn, began_at)
-        try:
-            client = await self._clients.get(partner, urgency_of(turn.tier, loaded=scope.is_loaded))
-        except BibwireError as error:
-            swept = Swept(error=error, text=str(error))
-            await streams.run(
-                self._db, "set_failing", partner.partner_id, race_id, now=began_at, error=swept.text
-            )
-        else:
-            async with nullcontext() if turn.tier is Tier.HOT else self._others:
-                swept = await self._sweeper.sweep(
-                    client,
-                    scope,
-                    full=False,
-                    only=tuple(Stream) if with_removed else (Stream.PARTICIPANTS,),
-                    on_page=lambda _: None,
-                    lease_wait_seconds=0,
-                    stopping=stopping.is_set,
-                )
+        only = tuple(Stream) if with_removed else (Stream.PARTICIPANTS,)
+        swept = await self._sweep(partner, scope, turn.tier, only, stopping)
         slice_.outcome.add(swept.outcome)
         if not isinstance(swept.error, NOBODYS_FAULT):
             slice_.error = swept.text or slice_.error
@@ -207,6 +153,29 @@ class Slices:
             return False
         await self._note_success(partner, scope, turn, swept, began_at, with_removed)
         return True
+
+    async def _sweep(
+        self, partner: Partner, scope: Scope, tier: Tier, only: Collection[Stream], stopping: asyncio.Event
+    ) -> Swept:
+        async with AsyncExitStack() as stack:
+            if tier is not Tier.HOT:
+                await stack.enter_async_context(self._others)
+            using = self._clients.use(partner, urgency_of(tier, loaded=scope.is_loaded))
+            try:
+                client = await stack.enter_async_context(using)
+            except BibwireError as error:
+                key, now = (scope.partner_id, scope.race_id), self._clock.now()
+                await streams.run(self._db, "set_failing", *key, now=now, error=str(error))
+                return Swept(error=error, text=str(error))
+            return await self._sweeper.sweep(
+                client,
+                scope,
+                full=False,
+                only=only,
+                on_page=lambda _: None,
+                lease_wait_seconds=0,
+                stopping=stopping.is_set,
+            )
 
     async def _note_success(
         self,

@@ -15,8 +15,8 @@ from bibwire.clock import Clock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.daily import next_of_day
 from bibwire.domain.errors import BibwireError, CallerRefused, DatabaseUnavailable, PartnerStopped
+from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import discover
-from bibwire.engine.slices import Clients
 from bibwire.store import schedule
 from bibwire.store.call_stats import prune
 from bibwire.store.database import Database
@@ -83,8 +83,8 @@ class Upkeep:
         races = 0
         began_at = self._clock.now()
         try:
-            client = await self._clients.get(partner, Urgency.DELTA)
-            found = await discover(self._db, client, self._clock, partner.partner_id)
+            async with self._clients.use(partner, Urgency.DELTA) as client:
+                found = await discover(self._db, client, self._clock, partner.partner_id)
             races = len(found.race_ids)
         except DatabaseUnavailable:
             raise
