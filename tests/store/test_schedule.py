@@ -398,3 +398,97 @@ def test_urgencies_follow_the_tiers() -> None:
         Urgency.DELTA,
         Urgency.DELTA,
     ]
+
+
+def tell(
+    connection: psycopg.Connection[Any], seen_at: datetime, lags: list[float], *, race_id: int = 1
+) -> None:
+    """Write changes of partner 1 to the feed, seen so many seconds after the vendor knew of them."""
+    connection.execute(
+        """
+        WITH head AS (
+            INSERT INTO bibwire.feed_heads AS f (partner_id, last_seq)
+            VALUES (1, cardinality(%(lags)s::float8[]))
+            ON CONFLICT (partner_id) DO UPDATE SET last_seq = f.last_seq + excluded.last_seq
+            RETURNING last_seq - cardinality(%(lags)s::float8[]) AS before
+        )
+        INSERT INTO bibwire.changes (partner_id, seq, race_id, kind, fields, modified_at, seen_at)
+        SELECT 1, before + n, %(race_id)s, 'edited', '{}', %(at)s - make_interval(secs => lag), %(at)s
+        FROM head, unnest(%(lags)s::float8[]) WITH ORDINALITY AS w (lag, n)
+        """,
+        {"lags": lags, "race_id": race_id, "at": seen_at},
+    )
+
+
+def count_lag(database_url: str) -> None:
+    async def go() -> None:
+        async with open_database(database_url) as db:
+            await schedule.count_lag(db)
+
+    asyncio.run(go())
+
+
+def lags(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "SELECT race_id, hour, changes, p50_seconds, p95_seconds, worst_seconds, first_seq"
+        " FROM bibwire.detection_lag ORDER BY 1, 2"
+    ).fetchall()
+
+
+def test_lags_are_of_all_changes_of_an_hour_whenever_they_are_counted(
+    connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    furnish(connection, partners=1, races=2, start=NOW)
+    make_due(connection, Tier.HOT)
+    connection.execute("UPDATE bibwire.scopes SET loaded_at = %s", (NOW - timedelta(hours=5),))
+    minute = timedelta(minutes=1)
+    tell(connection, NOW - minute, [9.0])
+    tell(connection, NOW + minute, [1.0, 2.0])
+    tell(connection, NOW + minute, [7.0], race_id=2)
+    count_lag(database_url)
+    first = lags(connection)
+    tell(connection, NOW + 2 * minute, [3.0, 6 * 3600.0])
+    # By a clock that is behind: to an hour that seemed to be over.
+    tell(connection, NOW - minute, [11.0])
+    count_lag(database_url)
+
+    assert first == [
+        (1, NOW - timedelta(hours=1), 1, 9.0, 9.0, 9.0, 1),
+        (1, NOW, 2, 1.5, pytest.approx(1.95), 2.0, 2),
+        (2, NOW, 1, 7.0, 7.0, 7.0, 4),
+    ]
+    assert lags(connection) == [
+        (1, NOW - timedelta(hours=1), 2, 10.0, pytest.approx(10.9), 11.0, 1),
+        (1, NOW, 3, 2.0, pytest.approx(2.9), 3.0, 2),
+        (2, NOW, 1, 7.0, 7.0, 7.0, 4),
+    ]
+    count_lag(database_url)
+    assert len(lags(connection)) == 3
+
+
+def test_counting_lags_reads_what_is_new_and_its_hour_alone(
+    connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    furnish(connection, partners=1, races=20, start=NOW)
+    make_due(connection, Tier.HOT)
+    connection.execute("UPDATE bibwire.scopes SET loaded_at = %s", (NOW - timedelta(days=9),))
+    for hour in range(48, 0, -1):
+        for race_id in (1, 2, 3):
+            tell(connection, NOW - timedelta(hours=hour), [1.0] * 400, race_id=race_id)
+    count_lag(database_url)
+    connection.execute("VACUUM ANALYZE bibwire.changes, bibwire.scopes, bibwire.detection_lag")
+    row = connection.execute("SELECT last_seq FROM bibwire.feed_heads").fetchone()
+    assert row is not None
+    tell(connection, NOW - timedelta(minutes=1), [5.0] * 10, race_id=2)
+
+    plan = explained(
+        connection, "count_lag", partner_id=1, after=row[0], through=row[0] + 10, clock_ahead=0.0
+    )
+
+    # The race's whole feed would be several hundred.
+    assert pages_read(plan) < 100, plan
+    [(changes, worst)] = connection.execute(
+        "SELECT changes, worst_seconds FROM bibwire.detection_lag WHERE race_id = 2 AND hour = %s",
+        (NOW - timedelta(hours=1),),
+    ).fetchall()
+    assert (changes, worst) == (410, 5.0)

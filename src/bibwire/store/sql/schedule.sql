@@ -284,39 +284,65 @@ JOIN bibwire.feed_heads AS f USING (partner_id)
 WHERE f.last_seq > p.lag_seq;
 
 -- name: count_lag
--- Count anew the hours of races that have changes after `after`. What the vendor dates to before
--- the race was loaded says nothing about us.
-INSERT INTO bibwire.detection_lag (
-    partner_id, race_id, hour, changes, p50_seconds, p95_seconds, worst_seconds
-)
-SELECT
-    c.partner_id, c.race_id, w.hour, count(*),
-    percentile_cont(0.5) WITHIN GROUP (ORDER BY l.seconds),
-    percentile_cont(0.95) WITHIN GROUP (ORDER BY l.seconds),
-    max(l.seconds)
-FROM (
-    SELECT DISTINCT race_id, date_trunc('hour', seen_at) AS hour
+-- Count anew the hours of races that have changes after `after`, each from its first change to its
+-- last and never from the feed's beginning. What the vendor dates to before the race was loaded says
+-- nothing about us.
+WITH touched AS MATERIALIZED (
+    SELECT race_id, date_trunc('hour', seen_at) AS hour, min(seq) AS first_seq, max(seq) AS last_seq
     FROM bibwire.changes
-    WHERE partner_id = %(partner_id)s AND seq > %(after)s AND seq <= %(through)s
-) AS w
-JOIN bibwire.scopes AS s ON s.partner_id = %(partner_id)s AND s.race_id = w.race_id
-JOIN bibwire.changes AS c ON c.partner_id = s.partner_id AND c.race_id = s.race_id
+    WHERE partner_id = %(partner_id)s
+      AND seq > %(after)s
+      AND seq <= %(through)s
+    GROUP BY 1, 2
+),
+
+hours AS MATERIALIZED (
+    SELECT
+        w.race_id, w.hour, w.last_seq, s.loaded_at,
+        -- Those counted before may stand before these.
+        least(w.first_seq, d.first_seq) AS first_seq
+    FROM touched AS w
+    JOIN bibwire.scopes AS s ON s.partner_id = %(partner_id)s AND s.race_id = w.race_id
+    LEFT JOIN bibwire.detection_lag AS d
+        ON d.partner_id = %(partner_id)s AND d.race_id = w.race_id AND d.hour = w.hour
+)
+
+INSERT INTO bibwire.detection_lag (
+    partner_id, race_id, hour, changes, p50_seconds, p95_seconds, worst_seconds, first_seq
+)
+SELECT %(partner_id)s, h.race_id, h.hour, l.changes, l.p50, l.p95, l.worst, l.first_seq
+FROM hours AS h
 CROSS JOIN LATERAL (
-    -- The vendor dates to the second: what is seen within it was seen at once.
-    SELECT greatest(
-        0, extract(epoch FROM c.seen_at - c.modified_at)::double precision + %(clock_ahead)s
-    ) AS seconds
+    SELECT
+        count(*) AS changes,
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY c.seconds) AS p50,
+        percentile_cont(0.95) WITHIN GROUP (ORDER BY c.seconds) AS p95,
+        max(c.seconds) AS worst,
+        min(c.seq) AS first_seq
+    FROM (
+        SELECT
+            seq,
+            -- The vendor dates to the second: what is seen within it was seen at once.
+            greatest(
+                0, extract(epoch FROM seen_at - modified_at)::double precision + %(clock_ahead)s
+            ) AS seconds
+        FROM bibwire.changes
+        WHERE partner_id = %(partner_id)s
+          AND race_id = h.race_id
+          AND seq >= h.first_seq
+          AND seq <= h.last_seq
+          AND seen_at >= h.hour
+          AND seen_at < h.hour + interval '1 hour'
+          AND modified_at > h.loaded_at
+    ) AS c
 ) AS l
-WHERE c.seen_at >= w.hour
-  AND c.seen_at < w.hour + interval '1 hour'
-  AND c.modified_at > s.loaded_at
-  AND c.seq <= %(through)s
-GROUP BY c.partner_id, c.race_id, w.hour
+WHERE l.changes > 0
 ON CONFLICT (partner_id, race_id, hour) DO UPDATE
 SET changes = excluded.changes,
     p50_seconds = excluded.p50_seconds,
     p95_seconds = excluded.p95_seconds,
-    worst_seconds = excluded.worst_seconds;
+    worst_seconds = excluded.worst_seconds,
+    first_seq = excluded.first_seq;
 
 -- name: note_clock
 -- Both clocks tick in whole seconds or less: what differs by less is no news.
