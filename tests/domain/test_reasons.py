@@ -24,6 +24,7 @@ def words(
     calls: float = 480.4,
     failures: int = 0,
     loaded: bool = True,
+    calls_a_poll: int = 1,
 ) -> str:
     return reason(
         tier,
@@ -31,6 +32,7 @@ def words(
         to_gun=to_gun,
         changes_per_minute=rate,
         calls=calls,
+        calls_a_poll=calls_a_poll,
         of_calls=1000,
         failures=failures,
         loaded=loaded,
@@ -41,6 +43,12 @@ def test_a_hot_race_tells_its_changes_and_its_calls() -> None:
     told = words(Tier.HOT, 9.0, 42 * MINUTE, rate=14.2)
 
     assert told == "every 9 s: gun in 42 min, 14 changes/min, 480 calls/h of 1,000"
+
+
+def test_a_race_whose_polls_take_several_calls_says_so() -> None:
+    told = words(Tier.NEAR, 900.0, 10 * HOUR, calls_a_poll=3)
+
+    assert told == "every 15 min: gun in 10 h, 3 calls a poll because its events are asked for apart"
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,16 @@ HOT, NEAR, AFTERGLOW, FAR = 2 * HOUR, 10 * HOUR, -3 * HOUR, 12 * DAY
 
 
 def race(
-    race_id: int, *leads: timedelta | None, rate: float = 0.0, failures: int = 0, loaded: bool = True
+    race_id: int,
+    *leads: timedelta | None,
+    rate: float = 0.0,
+    failures: int = 0,
+    loaded: bool = True,
+    calls: int = 1,
 ) -> ScopeFacts:
     """A race whose events start so long after noon; None: no start is known."""
     events = tuple(EventTimes(None if lead is None else NOON + lead, None) for lead in leads)
-    return ScopeFacts(race_id, f"Race {race_id}", events, rate, failures, loaded)
+    return ScopeFacts(race_id, f"Race {race_id}", events, rate, failures, loaded, calls)
 
 
 def races(first: int, count: int, lead: timedelta) -> list[ScopeFacts]:
@@ -231,12 +236,13 @@ SCOPES = st.lists(
         st.lists(LEADS, max_size=3),
         st.one_of(st.just(0.0), st.floats(0, 100)),
         st.sampled_from([0, 0, 0, 1, 9]),
+        st.sampled_from([1, 1, 1, 2, 7]),
     ),
     max_size=40,
 ).map(
     lambda scopes: [
-        race(number, *leads, rate=rate, failures=failures)
-        for number, (leads, rate, failures) in enumerate(scopes)
+        race(number, *leads, rate=rate, failures=failures, calls=calls)
+        for number, (leads, rate, failures, calls) in enumerate(scopes)
     ]
 )
 CALLS = st.one_of(st.floats(0.1, 5000), st.sampled_from([1, 10, 100, 1000, 10_000]))
@@ -249,11 +255,15 @@ def test_a_plan_never_exceeds_what_is_usable_and_keeps_the_tiers_if_they_can_be_
     scopes: list[ScopeFacts], calls: float
 ) -> None:
     planned = plan(scopes, calls)
+    cost = {scope.race_id: scope.calls for scope in scopes}
 
     assert 0 < planned.usable_calls_per_hour <= calls * (1 - PEOPLE_RESERVE)
     assert planned.planned_calls_per_hour <= planned.usable_calls_per_hour * MORE
     assert planned.planned_calls_per_hour == pytest.approx(
-        sum(3600 / poll.every_seconds + 3600 / poll.removed_every_seconds for poll in planned.polls)
+        sum(
+            cost[poll.race_id] * (3600 / poll.every_seconds + 3600 / poll.removed_every_seconds)
+            for poll in planned.polls
+        )
     )
     if planned.short:
         assert any(poll.every_seconds > poll.tier.seconds for poll in planned.polls)
@@ -289,7 +299,12 @@ def test_more_calls_make_no_race_slower(scopes: list[ScopeFacts], calls: float, 
 def test_of_two_hot_races_the_one_with_more_changes_is_polled_no_less(
     scopes: list[ScopeFacts], calls: float
 ) -> None:
-    rates = {scope.race_id: scope.changes_per_minute for scope in scopes if not scope.failures}
+    # To a call that a poll takes; one with no change at all counts as one that had a few.
+    rates = {
+        scope.race_id: max(scope.changes_per_minute, 0.05) / scope.calls
+        for scope in scopes
+        if not scope.failures
+    }
     hot = [poll for poll in plan(scopes, calls).polls if poll.tier is Tier.HOT and poll.race_id in rates]
 
     paces = [poll.every_seconds for poll in sorted(hot, key=lambda poll: rates[poll.race_id])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ from psycopg import sql
 import rsusim
 from bibwire.domain.errors import InvariantBroken, SettingsError
 from bibwire.domain.secrets import Credential, Secret
+from bibwire.engine.planner import outlook
 from bibwire.store.partners import TABLES
 from tests.house import House
 
@@ -89,6 +91,36 @@ def test_rotating_replaces_the_key_and_forgets_what_was_known_of_the_old_one(hou
     assert (after.verified_at, after.failing_since, after.failing_reason) == (None, None, None)
     assert after.calls_per_hour == 5
     assert house.run(partners.rotate("acme", KEY, calls_per_hour=9)).calls_per_hour == 9
+
+
+def test_a_new_key_of_the_same_kind_asks_as_few_calls_and_another_kind_is_planned_for(
+    house: House, world: rsusim.World
+) -> None:
+    account = world.add_partner("Peak Timing")
+    race = world.add_race([account], "Harbor Lights", "America/Denver")
+    for name in ("10K", "5K", "Mile"):
+        world.register(world.add_event(race, name, world.now.replace(tzinfo=None) + timedelta(days=3)))
+    house.add_partner(account)
+    house.sync()
+    calls = house.sync().calls
+
+    def reason() -> str:
+        [partner] = house.run(house.runtime.partners.list())
+        [poll] = house.run(outlook(house.runtime.db, partner, now=world.now)).plan.polls
+        return poll.reason
+
+    same = Credential("key", Secret(account.api_key), Secret(account.api_secret))
+    house.run(house.runtime.partners.rotate("Peak Timing", same))
+    assert house.sync().calls == calls
+    assert "calls a poll" not in reason()
+
+    other = Credential("v2", Secret(account.v2_key), Secret(account.v2_secret))
+    house.run(house.runtime.partners.rotate("Peak Timing", other))
+    assert house.sync().calls > calls
+    assert "3 calls a poll" in reason()
+    house.sync(full=True)
+    assert house.sync().calls == calls
+    assert "calls a poll" not in reason()
 
 
 def test_the_first_refusal_s_instant_stays_until_the_key_works_again(house: House) -> None:

@@ -141,6 +141,17 @@ class Budget:
     def spent_total(self) -> int:
         return sum(self.spent_by_urgency.values())
 
+    def with_spent(self, more: Mapping[Urgency, int]) -> Budget:
+        """Return the budget as it is once these calls are made as well."""
+        lately = self.spent_since_throttle
+        return replace(
+            self,
+            spent_by_urgency={each: self.spent_by_urgency[each] + more.get(each, 0) for each in Urgency},
+            spent_since_throttle=None
+            if lately is None
+            else {each: lately[each] + more.get(each, 0) for each in Urgency},
+        )
+
 
 def allowed(limit: int) -> int:
     """Return the calls made of a limit: all but the margin, at least one."""

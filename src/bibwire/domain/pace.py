@@ -1,8 +1,8 @@
 """
 The arithmetic of calls: what the tiers take, what may be used, and who gets more or less than that.
 
-A poll of a stream is one call: between two polls no more changes than a page holds, save after
-a bulk. Pure: no I/O and no clock.
+A poll of a stream is one call, since between two polls no more changes than a page holds, save
+after a bulk; or one an event, where lists of events are not believed. Pure: no I/O and no clock.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STRETCHED_FIRST: tuple[tuple[Tier, float], ...] = (
 QUIET_CHANGES_PER_MINUTE = 0.05
 HOUR = 3_600.0
 
-# Races by tier; those that are closed are under None.
+# Races by tier, or the calls that one poll of each of them takes; those that are closed are under None.
 Counts = Mapping[Tier | None, int]
 
 
@@ -50,13 +50,15 @@ def calls_of(tier: Tier, every: float) -> float:
 
 
 def needed_calls(counts: Counts) -> float:
-    """Return the calls an hour that the tiers take."""
+    """Return the calls an hour that the tiers take. `counts`: calls a poll."""
     return math.fsum(counts[tier] * calls_of(tier, tier.seconds) for tier in Tier)
 
 
 def usable_calls(calls_per_hour: float, counts: Counts) -> float:
     """
     Return the calls an hour that polls may use: without what people and housekeeping need.
+
+    `counts`: races.
 
     Raises:
         InvariantBroken: If there are no calls to plan with.
@@ -68,7 +70,11 @@ def usable_calls(calls_per_hour: float, counts: Counts) -> float:
 
 
 def stretched(counts: Counts, usable: float) -> dict[Tier, float]:
-    """Return the seconds between polls of each tier, when the calls do not suffice for all."""
+    """
+    Return the seconds between polls of each tier, when the calls do not suffice for all.
+
+    `counts`: calls a poll.
+    """
     every = {tier: tier.seconds for tier in Tier}
     for tier, slowest in STRETCHED_FIRST:
         others = math.fsum(
@@ -82,36 +88,45 @@ def stretched(counts: Counts, usable: float) -> dict[Tier, float]:
     return {tier: seconds * spent / usable for tier, seconds in every.items()}
 
 
-def spread(rates: Mapping[int, float], spare: float) -> dict[int, float]:
+def spread(rates: Mapping[int, float], spare: float, calls: Mapping[int, int]) -> dict[int, float]:
     """
     Return the seconds between polls of hot races that share what calls an hour are left over.
 
-    The mean age of a change is least when calls go in proportion to the square root of the
-    changes a minute (domain.md 6.3). Between floor and tier: what a race at its floor does not
-    use goes to the others.
+    The mean age of a change is least when polls go in proportion to the square root of the
+    changes a minute to a call (domain.md 6.3). Between floor and tier: what a race at its floor
+    does not use goes to the others.
 
     Args:
         rates: Changes a minute by race id.
         spare: Calls an hour beyond those of the tier.
+        calls: What one poll takes, by race id.
     """
     slowest, fastest = HOUR / Tier.HOT.seconds, HOUR / FLOOR_SECONDS
-    weights = {race_id: math.sqrt(max(rate, QUIET_CHANGES_PER_MINUTE)) for race_id, rate in rates.items()}
-    polls = len(weights) * slowest + spare / calls_of(Tier.HOT, HOUR)
-    level = _level(weights.values(), polls, slowest, fastest)
+    weights = {
+        race_id: math.sqrt(max(rate, QUIET_CHANGES_PER_MINUTE) / calls[race_id])
+        for race_id, rate in rates.items()
+    }
+    shares = [(weight, calls[race_id]) for race_id, weight in weights.items()]
+    total = sum(cost for _, cost in shares) * slowest + spare / calls_of(Tier.HOT, HOUR)
+    level = _level(shares, total, slowest, fastest)
     return {race_id: HOUR / min(max(level * weight, slowest), fastest) for race_id, weight in weights.items()}
 
 
-def _level(weights: Collection[float], total: float, least: float, most: float) -> float:
+def _level(shares: Collection[tuple[float, int]], total: float, least: float, most: float) -> float:
     """
-    Return the factor at which the weights, each product held between `least` and `most`, make `total`.
+    Return the factor at which weights, each product held between `least` and `most`, cost `total`.
 
     The sum rises with the factor, in straight lines that bend where a product leaves `least`
     or reaches `most`: walk from bend to bend. Beyond the last bend all are at `most`.
+
+    Args:
+        shares: Weight and cost of each.
     """
     bends = sorted(
-        [(least / weight, weight) for weight in weights] + [(most / weight, -weight) for weight in weights]
+        [(least / weight, weight * cost) for weight, cost in shares]
+        + [(most / weight, -weight * cost) for weight, cost in shares]
     )
-    level, reached, slope = 0.0, least * len(weights), 0.0
+    level, reached, slope = 0.0, least * sum(cost for _, cost in shares), 0.0
     for bend, change in bends:
         if reached + slope * (bend - level) > total:
             return level + (total - reached) / slope

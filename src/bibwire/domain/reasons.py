@@ -16,6 +16,7 @@ def reason(
     to_gun: timedelta | None,
     changes_per_minute: float,
     calls: float,
+    calls_a_poll: int,
     of_calls: float,
     failures: int,
     loaded: bool,
@@ -26,6 +27,7 @@ def reason(
     Args:
         to_gun: Time to the start that gives the race its tier, negative after it; None: no start is known.
         calls: Those of this race an hour.
+        calls_a_poll: More than one is told of.
         of_calls: Those of its credential.
     """
     parts = []
@@ -40,6 +42,8 @@ def reason(
     if tier is Tier.HOT and not short:
         parts.append(_changes(changes_per_minute))
         parts.append(f"{calls:,.0f} calls/h of {of_calls:,.0f}")
+    if calls_a_poll > 1:
+        parts.append(f"{calls_a_poll} calls a poll because its events are asked for apart")
     if failures:
         parts.append("failed once" if failures == 1 else f"failed {failures:,} times in a row")
     if not loaded:

@@ -21,7 +21,6 @@ from bibwire.domain.pace import (
     FLOOR_SECONDS,
     PEOPLE_RESERVE,
     SWEEPS_A_REMOVED,
-    Counts,
     calls_of,
     needed_calls,
     spread,
@@ -66,6 +65,7 @@ class ScopeFacts:
         changes_per_minute: As `rate_after` has it at the time of the plan.
         failures: Polls that failed since the last that succeeded.
         loaded: Whether its first full load is done; it is planned alike.
+        calls: What one poll takes: more than one where lists of its events are not believed.
     """
 
     race_id: int
@@ -74,6 +74,7 @@ class ScopeFacts:
     changes_per_minute: float = 0.0
     failures: int = 0
     loaded: bool = True
+    calls: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +152,20 @@ def plan(scopes: Iterable[ScopeFacts], *, calls_per_hour: float, now: datetime) 
         InvariantBroken: If there are no calls to plan with.
     """
     live = [(scope, tier) for scope in scopes if (tier := tier_of(scope.events, now)) is not None]
-    counts: Counts = Counter(tier for _, tier in live)
-    usable, needed = usable_calls(calls_per_hour, counts), needed_calls(counts)
-    paces = stretched(counts, usable) if needed > usable else {tier: tier.seconds for tier in Tier}
+    calls: Counter[Tier | None] = Counter()
+    for scope, tier in live:
+        calls[tier] += scope.calls
+    usable = usable_calls(calls_per_hour, Counter(tier for _, tier in live))
+    needed = needed_calls(calls)
+    paces = stretched(calls, usable) if needed > usable else {tier: tier.seconds for tier in Tier}
     # A race that fails keeps its tier, since more calls would fail too.
     eager = {
         scope.race_id: scope.changes_per_minute
         for scope, tier in live
         if tier is Tier.HOT and not scope.failures
     }
-    hot = spread(eager, usable - needed) if usable > needed else {}
+    costs = {scope.race_id: scope.calls for scope, _ in live}
+    hot = spread(eager, usable - needed, costs) if usable > needed else {}
     polls = []
     for scope, tier in live:
         every = hot.get(scope.race_id, paces[tier])
@@ -170,13 +175,14 @@ def plan(scopes: Iterable[ScopeFacts], *, calls_per_hour: float, now: datetime) 
             tier=tier,
             every_seconds=every,
             removed_every_seconds=every * SWEEPS_A_REMOVED[tier],
-            calls_per_hour=calls_of(tier, every),
+            calls_per_hour=calls_of(tier, every) * scope.calls,
             reason=reason(
                 tier,
                 every_seconds=every,
                 to_gun=None if gun is None else gun - now,
                 changes_per_minute=scope.changes_per_minute,
-                calls=calls_of(tier, every),
+                calls=calls_of(tier, every) * scope.calls,
+                calls_a_poll=scope.calls,
                 of_calls=calls_per_hour,
                 failures=scope.failures,
                 loaded=scope.loaded,
@@ -208,7 +214,10 @@ def foresee(
     Arguments and errors as `plan`.
     """
     until = now + horizon
+    scopes = list(scopes)
+    cost = {scope.race_id: scope.calls for scope in scopes}
     counts: Counter[Tier | None] = Counter()
+    calls: Counter[Tier | None] = Counter()
     hot: dict[int, None] = {}
     begins_at: datetime | None = None
     most = (0.0, 0.0)
@@ -217,12 +226,14 @@ def foresee(
         for _, race_id, before, after in changes:
             counts[before] -= 1
             counts[after] += 1
+            calls[before] -= cost[race_id]
+            calls[after] += cost[race_id]
             if after is Tier.HOT:
                 hot[race_id] = None
                 affected[race_id] = None
             elif before is Tier.HOT:
                 hot.pop(race_id, None)
-        needed, usable = needed_calls(counts), usable_calls(calls_per_hour, counts)
+        needed, usable = needed_calls(calls), usable_calls(calls_per_hour, counts)
         if needed > usable:
             if begins_at is None:
                 begins_at, affected = instant, dict(hot)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -181,15 +181,15 @@ def _paid_for(
     put_off: dict[Due, datetime] = {}
     # What is queued and has not begun to spend is as good as spent. A poll that is just being made
     # counts twice meanwhile: few are at a time, and a first load makes more calls than one.
-    spent = {credential_id: Counter(budget.spent_by_urgency) for credential_id, budget in left.items()}
+    promised: dict[int, Counter[Urgency]] = {credential_id: Counter() for credential_id in left}
     for poll in claimed:
-        spent[poll.credential_id][urgency_of(poll.tier, loaded=poll.loaded)] += poll.polls
+        promised[poll.credential_id][urgency_of(poll.tier, loaded=poll.loaded)] += poll.polls
     for each in due:
         budget, urgency = left[each.credential_id], urgency_of(each.tier, loaded=each.loaded)
-        taken = spent[each.credential_id]
+        taken = promised[each.credential_id]
         if budget.blocked_until is not None and budget.blocked_until > now:
             put_off[each] = budget.blocked_until
-        elif not room(replace(budget, spent_by_urgency=taken), urgency, now=now):
+        elif not room(budget.with_spent(taken), urgency, now=now):
             put_off[each] = now + NO_ROOM
         else:
             chosen.append(each)

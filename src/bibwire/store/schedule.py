@@ -7,6 +7,7 @@ that was queued is claimed for a while, so that a job that is lost comes up agai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -80,7 +81,7 @@ async def facts(connection: Connection, partner_id: int, *, now: datetime) -> li
             events.setdefault(race_id, []).append(EventTimes(starts_at, ends_at))
             rest[race_id] = (name, *seen)
     found = []
-    for race_id, (name, rate, rate_at, failures, loaded) in rest.items():
+    for race_id, (name, rate, rate_at, failures, loaded, list_length) in rest.items():
         found.append(
             ScopeFacts(
                 race_id=race_id,
@@ -89,6 +90,8 @@ async def facts(connection: Connection, partner_id: int, *, now: datetime) -> li
                 changes_per_minute=rate_after(rate, rate_at, 0, now),
                 failures=failures,
                 loaded=loaded,
+                # A first load asks for all at once, and learns by it how long a list is believed.
+                calls=math.ceil(len(events[race_id]) / list_length) if loaded else 1,
             )
         )
     return found

@@ -53,7 +53,9 @@ FROM bibwire.credentials
 WHERE partner_id = %(partner_id)s;
 
 -- name: rotate_credential
--- Replace the credential in its row, so that the calls counted against it still count.
+-- Replace the credential in its row, so that the calls counted against it still count. How the vendor
+-- answers lists of events is learnt anew for another kind of key only: one of the same kind asks the
+-- same questions, and learning costs a call an event until the next full listing.
 UPDATE bibwire.credentials
 SET kind = %(kind)s,
     fingerprint = %(fingerprint)s,
@@ -61,7 +63,7 @@ SET kind = %(kind)s,
     verified_at = CASE WHEN %(verified)s THEN now() END,
     failing_since = NULL,
     failing_reason = NULL,
-    trusted_list_length = 1,
+    trusted_list_length = CASE WHEN kind = %(kind)s THEN trusted_list_length ELSE 1 END,
     key_encrypted = %(key_encrypted)s,
     secret_encrypted = %(secret_encrypted)s,
     rotated_at = now()

@@ -12,10 +12,12 @@ FOR UPDATE SKIP LOCKED;
 -- under a paused partner or a refused key has none.
 SELECT
     e.race_id, r.name, e.starts_at, e.ends_at, coalesce(s.changes_per_minute, 0), s.rate_at,
-    coalesce(s.failures, 0), s.loaded_at IS NOT NULL
+    coalesce(s.failures, 0), s.loaded_at IS NOT NULL,
+    CASE WHEN s.one_event_since IS NULL THEN c.trusted_list_length ELSE 1 END
 FROM bibwire.events AS e
 JOIN bibwire.races AS r USING (partner_id, race_id)
 JOIN bibwire.partners AS p USING (partner_id)
+JOIN bibwire.credentials AS c USING (partner_id)
 LEFT JOIN bibwire.scopes AS s USING (partner_id, race_id)
 WHERE e.partner_id = %(partner_id)s
   AND p.paused_at IS NULL
