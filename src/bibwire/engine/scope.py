@@ -109,14 +109,14 @@ class ScopeSync:
             BibwireError: A sweep could not be finished; what it stored stays, its cursor does not
                 move, and the next run goes on at the page that was not committed.
         """
-        state = await streams.open_scope(self._db, *self._key)
+        state = await streams.scope(self._db, *self._key)
         now = self._clock.now()
         full_since: datetime | None = None
         if full:
             [[full_since]] = await streams.run(
                 self._db, "begin_full", *self._key, now=now, resume_after=now - RESUME_FULL
             )
-        [[self._trusted]] = await catalog.run(self._db, "trusted_list_length", self._scope.partner_id)
+        self._trusted = state.trusted_length
         self._wish = replace(self._wish, now=now, full_since=full_since)
         if state.one_event_since is not None:
             self._ask_one_event()

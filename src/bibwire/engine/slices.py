@@ -92,17 +92,18 @@ class Slices:
         over_at = self._clock.monotonic() + SLICE_SECONDS
         partner = await self._partners.find(partner_id)
         try:
-            while partner is not None and partner.paused_at is None and not stopping.is_set():
+            turn: Turn | None = None
+            if partner is not None and partner.paused_at is None:
                 turn = await schedule.turn(self._db, partner_id, race_id)
-                if turn is None or turn.tier is None or turn.next_due_at is None:
+            while partner is not None and turn is not None and not stopping.is_set():
+                if turn.tier is None or turn.next_due_at is None:
                     break
                 wait = (turn.next_due_at - self._clock.now()).total_seconds()
                 if wait > KEEP_SECONDS or self._clock.monotonic() + wait > over_at:
                     break
                 if wait > 0 and await self._stopped_in(wait, stopping):
                     break
-                if not await self._poll(slice_, partner, race_id, turn, stopping):
-                    break
+                turn = await self._poll(slice_, partner, race_id, turn, stopping)
         finally:
             await schedule.let_go(self._db, partner_id, race_id)
             if slice_.run_id is not None:
@@ -129,14 +130,14 @@ class Slices:
 
     async def _poll(
         self, slice_: _Slice, partner: Partner, race_id: int, turn: Turn, stopping: asyncio.Event
-    ) -> bool:
-        """Poll the scope once and note what became of it; say whether the slice goes on."""
+    ) -> Turn | None:
+        """Poll the scope once and note what became of it; return its next turn, None if it failed."""
         assert turn.tier is not None
         began_at = self._clock.now()
         scopes = await catalog.live_scopes(self._db, partner.partner_id, now=began_at, race_id=race_id)
         if not scopes:
             await schedule.close(self._db, partner.partner_id, race_id, now=began_at)
-            return False
+            return None
         [scope] = scopes
         if slice_.run_id is None:
             kind = "delta" if scope.is_loaded else "full"
@@ -150,9 +151,8 @@ class Slices:
             slice_.failed = swept.error is not None
         if swept.error is not None:
             await self._note_failure(partner, scope, turn, swept.error)
-            return False
-        await self._note_success(partner, scope, turn, swept, began_at, with_removed)
-        return True
+            return None
+        return await self._note_success(partner, scope, turn, swept, began_at, with_removed)
 
     async def _sweep(
         self, partner: Partner, scope: Scope, tier: Tier, only: Collection[Stream], stopping: asyncio.Event
@@ -185,14 +185,14 @@ class Slices:
         swept: Swept,
         began_at: datetime,
         with_removed: bool,
-    ) -> None:
+    ) -> Turn | None:
         assert turn.tier is not None
         outcome, now = swept.outcome, self._clock.now()
         # A first load is no sign of how much goes on.
         changes = outcome.changes if scope.is_loaded else 0
         every = turn.poll_every_seconds or turn.tier.seconds
         wait = rules.wait_after_poll(every, changes)
-        await schedule.record_poll(
+        next_turn = await schedule.record_poll(
             self._db,
             scope.partner_id,
             scope.race_id,
@@ -206,7 +206,9 @@ class Slices:
         if partner.failing_since is not None:
             await self._partners.mark_verified(partner)
         if swept.clock_ahead is not None:
-            await schedule.note_clock(self._db, scope.partner_id, ahead_seconds=swept.clock_ahead)
+            await schedule.note_clock(
+                self._db, scope.partner_id, ahead_seconds=swept.clock_ahead, known=turn.clock_ahead
+            )
         if outcome.changes or swept.text or not scope.is_loaded:
             note = {} if swept.text is None else {"note": swept.text}
             log.info(
@@ -219,6 +221,7 @@ class Slices:
                 removed=outcome.removed,
                 **note,
             )
+        return next_turn
 
     async def _note_failure(self, partner: Partner, scope: Scope, turn: Turn, error: BibwireError) -> None:
         """Say when to try again, and whose fault it was."""

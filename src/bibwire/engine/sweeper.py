@@ -109,7 +109,7 @@ class Sweeper:
                 sync = self.scope_sync(client, lease, scope, on_page=on_page, stopping=stopping)
                 result = await sync.run(full=full, only=only)
             swept.text = result.unsettled
-            await catalog.run(self._db, "regain_access", scope.partner_id, race_id=scope.race_id)
+            await streams.run(self._db, "works" if swept.text else "works_well", *key)
         except DatabaseUnavailable:
             raise
         except BibwireError as caught:
@@ -128,9 +128,9 @@ class Sweeper:
             await catalog.run(self._db, "lose_access", scope.partner_id, race_id=scope.race_id, now=now)
         if isinstance(swept.error, RaceGone):
             await catalog.run(self._db, "race_gone", scope.partner_id, race_id=scope.race_id, now=now)
-        if swept.text is None:
-            await streams.run(self._db, "clear_failing", *key)
-        elif not isinstance(swept.error, NOBODYS_FAULT):  # nothing is wrong with the race
+        if swept.text is not None and not isinstance(
+            swept.error, NOBODYS_FAULT
+        ):  # nothing is wrong with the race
             await streams.run(self._db, "set_failing", *key, now=now, error=swept.text)
         return swept
 
@@ -168,8 +168,13 @@ class Sweeper:
             wait_seconds = self._lease_wait_seconds
         deadline = self._clock.monotonic() + wait_seconds
         key = (scope.partner_id, scope.race_id)
-        await streams.open_scope(self._db, *key)
+        opened = False
         while (lease := await leases.acquire(self._db, self._session, *key)) is None:
+            if not opened:
+                # Its first sweep, which is rarer than that another process has it.
+                await streams.open_scope(self._db, *key)
+                opened = True
+                continue
             if self._clock.monotonic() >= deadline:
                 raise ScopeBusy(
                     f"Race {scope.race_id} has been swept by another process for "

@@ -18,6 +18,7 @@ from typing import Any, Final, LiteralString, cast
 import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -81,8 +82,15 @@ class Database:
     async def fetch(self, statement: LiteralString, **values: Any) -> list[TupleRow]:
         """Run one statement in a transaction of its own and return its rows."""
         async with self.transaction() as connection:
-            cursor = await connection.execute(statement, values)
-            return await cursor.fetchall() if cursor.description else []
+            # The server makes that transaction by itself: BEGIN and COMMIT would be two more ways there.
+            await connection.set_autocommit(True)
+            try:
+                cursor = await connection.execute(statement, values)
+                return await cursor.fetchall() if cursor.description else []
+            finally:
+                # One that was broken off in the middle is not lent again.
+                if connection.info.transaction_status is TransactionStatus.IDLE:
+                    await connection.set_autocommit(False)
 
 
 @asynccontextmanager

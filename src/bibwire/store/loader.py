@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import Any
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from bibwire.domain.errors import BadRecord
 from bibwire.domain.merge import (
@@ -122,17 +123,20 @@ async def merge_listed_page(
     """
     named, key = statements("loader"), _key(target)
     rows = {row.registration_id: row for row in page.rows}
-    if complete_for is None:
-        cursor = await connection.execute(
-            named["stored_ids"], {**key, "registration_ids": list(rows)}, binary=True
-        )
-    else:
+    found: list[TupleRow] = []
+    if complete_for is not None:
         cursor = await connection.execute(
             named["stored_range"],
             {**key, "event_ids": list(complete_for), "after": page.after, "through": page.through},
             binary=True,
         )
-    stored = {row[0]: row for row in await cursor.fetchall()}
+        found = await cursor.fetchall()
+    elif rows:
+        cursor = await connection.execute(
+            named["stored_ids"], {**key, "registration_ids": list(rows)}, binary=True
+        )
+        found = await cursor.fetchall()
+    stored = {row[0]: row for row in found}
 
     outcome = Outcome(listed=dict(Counter(row.event_id for row in rows.values() if row.event_id is not None)))
     if complete_for is not None:
@@ -307,6 +311,8 @@ async def _keep_bad(
     bad: Sequence[quarantine.Entry],
 ) -> None:
     """Keep what cannot be stored, and close the entries of what now can; before the feed is locked."""
+    if not rows and not bad:
+        return
     good = rows.keys() - {entry.registration_id for entry in bad}
     await quarantine.resolve(connection, target.partner_id, target.race_id, source, good, now=target.now)
     await quarantine.keep(connection, target.partner_id, target.race_id, source, bad, now=target.now)

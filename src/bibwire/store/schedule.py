@@ -23,6 +23,8 @@ CLAIM = timedelta(seconds=150)
 HOT_DISCOVERY = timedelta(hours=1)
 RUNS_KEPT = timedelta(days=90)
 LAGS_KEPT = timedelta(days=400)
+# Both clocks tick in whole seconds or less: what differs by less is no news.
+CLOCK_NEWS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Turn:
     """
     How a scope's schedule stands.
 
-    `next_due_at` and the plan are None if it is not scheduled; instants are ours.
+    `next_due_at` and the plan are None if it is not scheduled; instants are ours. `clock_ahead` is
+    how many seconds the vendor's clock was last seen ahead of ours.
     """
 
     next_due_at: datetime | None
@@ -62,6 +65,7 @@ class Turn:
     changes_per_minute: float
     rate_at: datetime | None
     failures: int
+    clock_ahead: float
 
 
 async def partners_to_plan(connection: Connection, *, now: datetime) -> list[int]:
@@ -164,11 +168,7 @@ async def put_off(connection: Connection, scopes: Mapping[Due, datetime]) -> Non
 
 async def turn(db: Database, partner_id: int, race_id: int) -> Turn | None:
     """Return how a scope's schedule stands; None if there is no such scope."""
-    rows = await db.fetch(_named("turn"), partner_id=partner_id, race_id=race_id)
-    if not rows:
-        return None
-    next_due_at, tier, *rest = rows[0]
-    return Turn(next_due_at, None if tier is None else Tier(tier), *rest)
+    return _turn_of(await db.fetch(_named("turn"), partner_id=partner_id, race_id=race_id))
 
 
 async def record_poll(
@@ -182,9 +182,9 @@ async def record_poll(
     next_due_at: datetime,
     goes_on: bool,
     now: datetime,
-) -> None:
-    """Note a poll that succeeded. `goes_on`: the job will do the next one too."""
-    await db.fetch(
+) -> Turn | None:
+    """Note a poll that succeeded; return the next turn. `goes_on`: the job will do that one too."""
+    rows = await db.fetch(
         _named("record_poll"),
         partner_id=partner_id,
         race_id=race_id,
@@ -195,6 +195,7 @@ async def record_poll(
         claimed_until=now + CLAIM if goes_on else None,
         now=now,
     )
+    return _turn_of(rows)
 
 
 async def record_failure(
@@ -290,9 +291,18 @@ async def count_lag(db: Database) -> None:
             await _run(connection, "counted_lag", **key)
 
 
-async def note_clock(db: Database, partner_id: int, *, ahead_seconds: float) -> None:
-    """Note how much the vendor's clock is ahead of ours."""
+async def note_clock(db: Database, partner_id: int, *, ahead_seconds: float, known: float) -> None:
+    """Note how much the vendor's clock is ahead of ours. `known`: what is noted already."""
+    if abs(ahead_seconds - known) <= CLOCK_NEWS_SECONDS:
+        return
     await db.fetch(_named("note_clock"), partner_id=partner_id, seconds=ahead_seconds)
+
+
+def _turn_of(rows: Sequence[tuple[Any, ...]]) -> Turn | None:
+    if not rows:
+        return None
+    next_due_at, tier, *rest = rows[0]
+    return Turn(next_due_at, None if tier is None else Tier(tier), *rest)
 
 
 def _keys(scopes: Sequence[Due]) -> dict[str, list[int]]:

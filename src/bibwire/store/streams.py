@@ -22,20 +22,25 @@ class ScopeState:
     How a scope stands.
 
     `loaded_at` is when its first load ended, `one_event_since` since when it asks event by
-    event, `full_since` when the full sync began that goes on or was interrupted.
+    event, `full_since` when the full sync began that goes on or was interrupted. `trusted_length`
+    is of how many events together its partner's lists are believed.
     """
 
     loaded_at: datetime | None
     one_event_since: datetime | None
     full_since: datetime | None
+    trusted_length: int
 
 
-async def open_scope(db: Database, partner_id: int, race_id: int) -> ScopeState:
-    """Return the scope's state, making its rows on first use."""
-    async with db.transaction() as connection:
-        await write(connection, "open_scope", partner_id, race_id)
-        [row] = await write(connection, "scope", partner_id, race_id)
-        return ScopeState(*row)
+async def open_scope(db: Database, partner_id: int, race_id: int) -> None:
+    """Make sure that the scope has its rows."""
+    await run(db, "open_scope", partner_id, race_id)
+
+
+async def scope(db: Database, partner_id: int, race_id: int) -> ScopeState:
+    """Return how an opened scope stands."""
+    [row] = await run(db, "scope", partner_id, race_id)
+    return ScopeState(*row)
 
 
 async def load(db: Database, partner_id: int, race_id: int, stream: Stream) -> StreamState:
@@ -119,8 +124,7 @@ async def write(
 
 async def run(db: Database, name: str, partner_id: int, race_id: int, **values: Any) -> list[tuple[Any, ...]]:
     """Run one of the statements of `streams.sql` on a scope, in a transaction of its own."""
-    async with db.transaction() as connection:
-        return await write(connection, name, partner_id, race_id, **values)
+    return await db.fetch(statements("streams")[name], partner_id=partner_id, race_id=race_id, **values)
 
 
 def _by_event(counts: dict[str, int]) -> dict[int, int]:

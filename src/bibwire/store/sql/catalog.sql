@@ -163,11 +163,6 @@ UPDATE bibwire.races
 SET access_lost_at = coalesce(access_lost_at, %(now)s)
 WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
 
--- name: regain_access
-UPDATE bibwire.races
-SET access_lost_at = NULL
-WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s AND access_lost_at IS NOT NULL;
-
 -- name: race_gone
 UPDATE bibwire.races
 SET removed_at = coalesce(removed_at, %(now)s)
@@ -177,11 +172,6 @@ WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
 UPDATE bibwire.events
 SET removed_at = coalesce(removed_at, %(now)s)
 WHERE partner_id = %(partner_id)s AND event_id = %(event_id)s;
-
--- name: trusted_list_length
-SELECT trusted_list_length
-FROM bibwire.credentials
-WHERE partner_id = %(partner_id)s;
 
 -- name: trust_list_length
 UPDATE bibwire.credentials

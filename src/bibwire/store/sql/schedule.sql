@@ -155,14 +155,17 @@ WHERE s.partner_id = w.partner_id
   AND s.race_id = w.race_id;
 
 -- name: turn
--- How a scope's schedule stands.
-SELECT next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
-    failures
+-- How a scope's schedule stands, and its partner's clock.
+SELECT
+    next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
+    failures,
+    coalesce((SELECT p.clock_ahead_seconds FROM bibwire.plans AS p WHERE p.partner_id = %(partner_id)s), 0)
 FROM bibwire.scopes
 WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s;
 
 -- name: record_poll
+-- A poll succeeded. Back: as of `turn`.
 UPDATE bibwire.scopes
 SET polled_at = %(polled_at)s,
     removed_polled_at = coalesce(%(removed_polled_at)s, removed_polled_at),
@@ -178,7 +181,11 @@ SET polled_at = %(polled_at)s,
     END,
     claimed_until = %(claimed_until)s
 WHERE partner_id = %(partner_id)s
-  AND race_id = %(race_id)s;
+  AND race_id = %(race_id)s
+RETURNING
+    next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
+    failures,
+    coalesce((SELECT p.clock_ahead_seconds FROM bibwire.plans AS p WHERE p.partner_id = %(partner_id)s), 0);
 
 -- name: record_failure
 UPDATE bibwire.scopes
@@ -347,11 +354,9 @@ SET changes = excluded.changes,
     first_seq = excluded.first_seq;
 
 -- name: note_clock
--- Both clocks tick in whole seconds or less: what differs by less is no news.
 UPDATE bibwire.plans
 SET clock_ahead_seconds = %(seconds)s
-WHERE partner_id = %(partner_id)s
-  AND abs(clock_ahead_seconds - %(seconds)s) > 1;
+WHERE partner_id = %(partner_id)s;
 
 -- name: counted_lag
 UPDATE bibwire.plans

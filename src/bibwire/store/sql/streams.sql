@@ -10,7 +10,11 @@ VALUES (%(partner_id)s, %(race_id)s, 'participants'), (%(partner_id)s, %(race_id
 ON CONFLICT DO NOTHING;
 
 -- name: scope
-SELECT loaded_at, one_event_since, full_since
+SELECT
+    loaded_at,
+    one_event_since,
+    full_since,
+    (SELECT c.trusted_list_length FROM bibwire.credentials AS c WHERE c.partner_id = %(partner_id)s)
 FROM bibwire.scopes
 WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s;
@@ -139,7 +143,23 @@ SET failing_since = coalesce(failing_since, %(now)s),
 WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s;
 
--- name: clear_failing
+-- name: works
+-- The vendor answered for the race: its access is back, if it was lost.
+UPDATE bibwire.races
+SET access_lost_at = NULL
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s
+  AND access_lost_at IS NOT NULL;
+
+-- name: works_well
+-- The same, and nothing is wrong with it any more.
+WITH race AS (
+    UPDATE bibwire.races
+    SET access_lost_at = NULL
+    WHERE partner_id = %(partner_id)s
+      AND race_id = %(race_id)s
+      AND access_lost_at IS NOT NULL
+)
 UPDATE bibwire.scopes
 SET failing_since = NULL,
     last_error = NULL
