@@ -102,6 +102,30 @@ def test_a_worker_that_is_killed_is_started_again(shell: Shell, running: Running
     )
 
 
+@pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="no limits to set from outside")
+def test_a_worker_that_cannot_be_started_is_tried_again_and_the_others_work_on(
+    shell: Shell, running: Running
+) -> None:
+    wait_until(lambda: len(running.workers) == 2, "two workers")
+    first, second = running.workers
+    parent = psutil.Process(running.process.pid)
+    _, most = parent.rlimit(psutil.RLIMIT_NOFILE)
+    # Without room for another open file nothing can be started.
+    parent.rlimit(psutil.RLIMIT_NOFILE, (3, most))
+    first.kill()
+
+    wait_until(lambda: "worker not started" in running.told, "said that it could not be started")
+    assert "Too many open files" in running.told
+    assert running.process.poll() is None
+    assert second.is_running()
+    parent.rlimit(psutil.RLIMIT_NOFILE, (most, most))
+    wait_until(
+        lambda: len(running.workers) == 2 and first.pid not in {each.pid for each in running.workers},
+        "another one in its place",
+    )
+    assert second in running.workers
+
+
 def test_workers_end_with_a_parent_that_is_killed(running: Running) -> None:
     wait_until(lambda: len(running.workers) == 2, "two workers")
     workers = running.workers

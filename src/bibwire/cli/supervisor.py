@@ -30,34 +30,50 @@ async def supervise(workers: int, stop: asyncio.Event, *, grace_seconds: float, 
 async def _keep(number: int, stop: asyncio.Event, grace_seconds: float, pause_seconds: float) -> None:
     loop = asyncio.get_running_loop()
     pause = 1.0
+    why: dict[str, object]
     while not stop.is_set():
         started = loop.time()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bibwire", "worker", "--supervised"),
-            # It ends when this pipe does, even if we are killed.
-            stdin=asyncio.subprocess.PIPE,
-            # A Ctrl-C is for us; we tell them.
-            start_new_session=True,
-        )
-        log.info("worker started", action="supervise", worker=number, pid=process.pid)
-        ended = asyncio.create_task(process.wait())
-        stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+            process = await _start()
+        # No memory, no processes or no open files left, or the program just being replaced. Where a
+        # thread waits for each child, none left is a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            what, why = "worker not started", {"error": str(error)}
+        else:
+            log.info("worker started", action="supervise", worker=number, pid=process.pid)
+            await _watch(process, stop, grace_seconds)
             if stop.is_set():
-                await _end(process, ended, grace_seconds)
                 return
-        finally:
-            stopped.cancel()
-            with suppress(ProcessLookupError):
-                if process.returncode is None:
-                    process.kill()
+            what, why = "worker ended", {"code": process.returncode}
         pause = 1.0 if loop.time() - started > SOUND_SECONDS else min(pause * 2, pause_seconds)
-        log.error(
-            "worker ended", action="supervise", worker=number, code=process.returncode, again_in_seconds=pause
-        )
+        log.error(what, action="supervise", worker=number, **why, again_in_seconds=pause)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause)
+
+
+async def _start() -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bibwire", "worker", "--supervised"),
+        # It ends when this pipe does, even if we are killed.
+        stdin=asyncio.subprocess.PIPE,
+        # A Ctrl-C is for us; we tell them.
+        start_new_session=True,
+    )
+
+
+async def _watch(process: asyncio.subprocess.Process, stop: asyncio.Event, grace_seconds: float) -> None:
+    """Return once the process has ended; end it when `stop` is set."""
+    ended = asyncio.create_task(process.wait())
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            await _end(process, ended, grace_seconds)
+    finally:
+        stopped.cancel()
+        with suppress(ProcessLookupError):
+            if process.returncode is None:
+                process.kill()
 
 
 async def _end(process: asyncio.subprocess.Process, ended: asyncio.Task[int], grace_seconds: float) -> None:
