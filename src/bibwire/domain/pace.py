@@ -69,6 +69,15 @@ def usable_calls(calls_per_hour: float, counts: Counts) -> float:
     return calls_per_hour * (1 - PEOPLE_RESERVE) - min(housekeeping, calls_per_hour * HOUSEKEEPING_SHARE)
 
 
+def sufficient_calls(needed: float, *, hot: int) -> float:
+    """Return how many calls an hour a credential must have, so that `needed` of them are usable."""
+    housekeeping = DISCOVERY_CALLS + RECORD_CALLS * hot
+    # `usable_calls` takes off the lesser of the two.
+    return min(
+        (needed + housekeeping) / (1 - PEOPLE_RESERVE), needed / (1 - PEOPLE_RESERVE - HOUSEKEEPING_SHARE)
+    )
+
+
 def stretched(counts: Counts, usable: float) -> dict[Tier, float]:
     """
     Return the seconds between polls of each tier, when the calls do not suffice for all.

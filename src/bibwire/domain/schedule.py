@@ -25,6 +25,7 @@ from bibwire.domain.pace import (
     needed_calls,
     spread,
     stretched,
+    sufficient_calls,
     usable_calls,
 )
 from bibwire.domain.reasons import reason
@@ -32,6 +33,7 @@ from bibwire.domain.tiers import EventTimes, Tier, gun_of, next_boundary, tier_c
 
 __all__ = [
     "FLOOR_SECONDS",
+    "FORESIGHT",
     "PEOPLE_RESERVE",
     "EventTimes",
     "PartnerPlan",
@@ -54,6 +56,8 @@ MOST_CHANGES_PER_MINUTE = 100.0
 RATE_HALF_LIFE = timedelta(minutes=10)
 BULK_CHANGES = 50
 RETRY_SECONDS = 5.0
+# How far ahead a shortage is foreseen: time enough to ask the vendor for more calls.
+FORESIGHT = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,11 @@ class Shortage:
     usable_calls_per_hour: float
     race_ids: tuple[int, ...]
 
+    @property
+    def sufficient_calls_per_hour(self) -> int:
+        """So many calls an hour for the credential would be enough."""
+        return math.ceil(sufficient_calls(self.needed_calls_per_hour, hot=len(self.race_ids)))
+
 
 def plan(scopes: Iterable[ScopeFacts], *, calls_per_hour: float, now: datetime) -> PartnerPlan:
     """
@@ -206,7 +215,7 @@ def foresee(
     *,
     calls_per_hour: float,
     now: datetime,
-    horizon: timedelta = timedelta(days=7),
+    horizon: timedelta = FORESIGHT,
 ) -> Shortage | None:
     """
     Return the first time from `now` to the horizon in which the tiers cannot be held.

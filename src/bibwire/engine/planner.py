@@ -21,7 +21,8 @@ from bibwire.domain import schedule as rules
 from bibwire.domain.budget import Budget, Urgency, room
 from bibwire.domain.errors import InvariantBroken
 from bibwire.domain.schedule import PartnerPlan, Shortage, Tier
-from bibwire.store import schedule
+from bibwire.domain.shortages import is_news, is_over
+from bibwire.store import schedule, shortages
 from bibwire.store.database import Connection, Database
 from bibwire.store.jobs import Jobs
 from bibwire.store.partners import Partner
@@ -134,12 +135,28 @@ class Planner:
 
     async def _plan(self, connection: Connection, partner_id: int, now: datetime) -> None:
         moved = None if self._budget_time is None else self._budget_time()
+        partner, before = await shortages.foreseen(connection, partner_id)
         plan, shortage, _, _ = await _planned(connection, partner_id, now, budget_time=moved)
         hot = any(poll.tier is Tier.HOT for poll in plan.polls)
         again_at = now + (REPLAN_HOT if hot else REPLAN_AT_LATEST)
         if plan.next_plan_at is not None:
             again_at = min(again_at, plan.next_plan_at)
         await schedule.store_plan(connection, partner_id, plan, shortage, again_at=again_at, now=now)
+        # Before the commit: told twice is better than never.
+        if is_over(before, shortage, now=now):
+            log.info("the calls suffice again", action="plan", partner=partner)
+        if shortage is not None and is_news(before, shortage, now=now):
+            log.warning(
+                "the calls will not suffice",
+                action="plan",
+                partner=partner,
+                begins_at=shortage.begins_at.isoformat(),
+                ends_at=shortage.ends_at.isoformat(),
+                calls_an_hour_needed=round(shortage.needed_calls_per_hour),
+                calls_an_hour_usable=round(shortage.usable_calls_per_hour),
+                hot_races=len(shortage.race_ids),
+                sufficient_limit=shortage.sufficient_calls_per_hour,
+            )
 
     async def _queue_due(self, ticked: Ticked) -> None:
         now = self._clock.now()
