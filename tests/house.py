@@ -102,8 +102,14 @@ class House:
 
     def add_partner(self, account: rsusim.Account, *, calls_per_hour: int = 1_000_000) -> Partner:
         """Add a partner with the account's name and key."""
-        credential = Credential(kind="key", key=Secret(account.api_key), secret=Secret(account.api_secret))
-        return self.run(self.runtime.partners.add(account.name, credential, calls_per_hour=calls_per_hour))
+        adding = self.runtime.partners.add(
+            account.name, self.credential(account), calls_per_hour=calls_per_hour
+        )
+        return self.run(adding)
+
+    def credential(self, account: rsusim.Account) -> Credential:
+        """Return the account's key and secret."""
+        return Credential(kind="key", key=Secret(account.api_key), secret=Secret(account.api_secret))
 
     def sync(self, *, full: bool = False, partner: str | None = None, race: int | None = None) -> SyncReport:
         """Run one sync."""

@@ -24,7 +24,7 @@ from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
 from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import LIST_FROM
-from bibwire.engine.planner import Planner
+from bibwire.engine.planner import DISCOVER, SWEEP, Planner
 from bibwire.engine.slices import Slices
 from bibwire.engine.sweeper import Sweeper
 from bibwire.engine.sync import SyncEngine, Waiting
@@ -33,7 +33,7 @@ from bibwire.engine.worker import Worker
 from bibwire.settings import Settings
 from bibwire.store import embedded, migrate, schedule
 from bibwire.store.database import POOL_CONNECTIONS, Database, open_database, with_time_outs
-from bibwire.store.jobs import Jobs
+from bibwire.store.jobs import PLANNER, Jobs
 from bibwire.store.partners import Partner, Partners
 from bibwire.store.permits import Permits, Refusal, Throttling, in_flight
 from bibwire.store.reports import Reports
@@ -57,6 +57,7 @@ class Runtime:
     session: Session
     partners: Partners
     reports: Reports
+    jobs: Jobs
     sweeper: Sweeper
     engine: SyncEngine
     # For simulations: the time the budget is counted by, instead of the database's.
@@ -68,12 +69,11 @@ class Runtime:
     async def open_worker(self) -> AsyncIterator[Worker]:
         """Build a worker; it is closed with the last of its calls."""
         clients = Clients(self.open_client, self.clock)
-        jobs = Jobs(self.db)
         caller = caller_name(self.settings)
         try:
             yield Worker(
-                jobs=jobs,
-                planner=Planner(self.db, jobs, self.clock, caller=caller, budget_time=self.budget_time),
+                jobs=self.jobs,
+                planner=Planner(self.db, self.jobs, self.clock, caller=caller, budget_time=self.budget_time),
                 slices=Slices(
                     db=self.db,
                     partners=self.partners,
@@ -113,6 +113,14 @@ class Runtime:
     async def discover_at_start(self) -> None:
         """Let the workers read every race list at once."""
         await schedule.discover_all(self.db)
+
+    async def wake_planner(self) -> None:
+        """Let a worker, if there is one, plan at once instead of within seconds."""
+        await self.jobs.wake(PLANNER)
+
+    async def drop_work(self, partner: Partner) -> None:
+        """Take a partner's polls and readings of its race list out of the queue; what runs ends by itself."""
+        await self.jobs.cancel((SWEEP, DISCOVER), {"partner_id": partner.partner_id})
 
     def _upkeep(self, clients: Clients) -> Upkeep:
         return Upkeep(
@@ -329,6 +337,7 @@ async def open_runtime(
             session=session,
             partners=partners,
             reports=Reports(db),
+            jobs=Jobs(db),
             sweeper=sweeper,
             engine=engine,
             budget_time=budget_time,

@@ -266,3 +266,39 @@ def test_pausing_and_resuming_say_whom_and_whether_it_was_so_already(
     assert 'bibwire partner resume "Peak Timing"' in shell.run("partner", "pause", peak.name).out
     assert "is paused already, since" in shell.run("partner", "pause", "peak timing").out
     assert "is active again" in shell.run("partner", "resume", peak.name).out
+
+
+def test_what_changes_a_partner_wakes_the_planner_once_and_pausing_clears_the_queue(
+    shell: Shell, peak: rsusim.Account, database_url: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SET search_path = bibwire_jobs")
+
+        def queued() -> list[str]:
+            jobs = connection.execute(
+                "SELECT task_name FROM procrastinate_jobs ORDER BY task_name"
+            ).fetchall()
+            return [task for (task,) in jobs]
+
+        assert queued() == []  # adding it woke nobody: no worker lives
+        # A worker gives signs, and takes nothing.
+        connection.execute(
+            "INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() + interval '1 day')"
+        )
+        rotate = ("rotate", peak.name, "--api-key", peak.api_key, "--secret-stdin", "--no-check")
+        for command in (("resume", peak.name), rotate, ("limit", peak.name, "900")):
+            connection.execute("DELETE FROM procrastinate_jobs")
+            assert shell.run("partner", *command, stdin=peak.api_secret).code == 0
+            assert queued() == ["plan"]
+        assert shell.run("discover").code == 0
+        assert queued() == ["plan"]
+        for task in ("sweep", "discover"):
+            connection.execute(
+                "INSERT INTO procrastinate_jobs (queue_name, task_name, args)"
+                " SELECT %(task)s, %(task)s, jsonb_build_object('partner_id', partner_id)"
+                " FROM bibwire.partners",
+                {"task": task},
+            )
+        for command in (("pause", peak.name), ("remove", peak.name, "--yes")):
+            assert shell.run("partner", *command).code == 0
+            assert queued() == ["plan"]

@@ -205,26 +205,56 @@ def test_an_error_of_the_database_reaches_the_caller_as_its_own(database_url: st
 
 
 @pytest.mark.every_postgres
-def test_what_is_cancelled_is_not_done_and_can_be_queued_again(database_url: str) -> None:
+def test_what_is_cancelled_is_not_done_and_can_be_queued_again(database_url: str, observer: Observer) -> None:
     async def use(db: Database, jobs: Jobs) -> None:
-        assert not await jobs.cancel("7")
-        async with db.transaction() as connection:
-            assert await jobs.defer(connection, "sweep", {}, lock="7", queueing_lock="7")
-        assert await jobs.cancel("7")
-        assert (await jobs.stats()).todo == 0
-        async with db.transaction() as connection:
-            assert await jobs.defer(connection, "sweep", {}, lock="7", queueing_lock="7")
+        async def queue(task: str, partner: int, race: int) -> bool:
+            args = {"partner_id": partner, "race_id": race}
+            async with db.transaction() as connection:
+                return await jobs.defer(connection, task, args, lock=None, queueing_lock=f"{task} {args}")
+
+        assert await jobs.cancel(["sweep", "discover"], {"partner_id": 1}) == 0
+        for task, partner, race in (("sweep", 1, 1), ("sweep", 1, 2), ("discover", 1, 1), ("sweep", 11, 1)):
+            assert await queue(task, partner, race)
+        observer.execute("SET search_path = bibwire_jobs")
+        observer.execute(f"UPDATE {JOBS} SET status = 'failed' WHERE args ->> 'race_id' = '2'".encode())
+
+        assert await jobs.cancel(["sweep"], {"partner_id": 1}) == 2
+
+        stats = await jobs.stats()
+        assert (stats.todo, stats.failed) == (2, 0)
+        assert await queue("sweep", 1, 1)
+        assert not await queue("sweep", 11, 1)
+        observer.execute(f"UPDATE {JOBS} SET status = 'doing'".encode())
+        assert await jobs.cancel(["sweep", "discover"], {}) == 0
 
     in_database(database_url, use)
 
 
 def test_who_is_woken_twice_runs_once(database_url: str) -> None:
     async def use(_: Database, jobs: Jobs) -> None:
-        assert await jobs.wake("plan")
-        assert not await jobs.wake("plan")
-        assert (await jobs.stats()).todo == 1
+        async with working(jobs, {}):
+            await until(lambda: _living(jobs))
+            assert await jobs.wake("plan")
+            assert not await jobs.wake("plan")
+            assert (await jobs.stats()).todo == 1
 
     in_database(database_url, use)
+
+
+def test_nobody_is_woken_where_no_worker_lives(database_url: str, observer: Observer) -> None:
+    async def use(_: Database, jobs: Jobs) -> None:
+        observer.execute(
+            "INSERT INTO bibwire_jobs.procrastinate_workers (last_heartbeat)"
+            " VALUES (now() - interval '1 hour')"
+        )
+        assert not await jobs.wake("plan")
+        assert (await jobs.stats()).todo == 0
+
+    in_database(database_url, use)
+
+
+async def _living(jobs: Jobs) -> bool:
+    return (await jobs.stats()).workers > 0
 
 
 @pytest.mark.every_postgres

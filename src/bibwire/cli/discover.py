@@ -28,7 +28,9 @@ def discover(partner: PartnerOption = None, json: JsonOption = False) -> None:
     from bibwire.cli.terminal import as_fields, complain, console, plain, print_json, row, table
 
     async def do(runtime: Runtime) -> list[Found]:
-        return [await runtime.discover(each) for each in await runtime.engine.chosen(partner)]
+        found = [await runtime.discover(each) for each in await runtime.engine.chosen(partner)]
+        await runtime.wake_planner()
+        return found
 
     found = work(do)
     if json:

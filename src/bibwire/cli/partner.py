@@ -79,6 +79,7 @@ def add(
             verified=races is not None,
             calls_made=calls,
         )
+        await runtime.wake_planner()
         _tell(f"Partner {partner.name} is added", partner, races)
         typer.echo("Its registrations come with bibwire sync, or by themselves while bibwire run goes on.")
 
@@ -163,6 +164,7 @@ def rotate(
             verified=races is not None,
             calls_made=calls,
         )
+        await runtime.wake_planner()
         _tell(f"Partner {partner.name} has a new key", partner, races)
 
     work(do, settings)
@@ -179,7 +181,9 @@ def limit(
     from bibwire.cli.session import work
 
     async def do(runtime: Runtime) -> Partner:
-        return await runtime.partners.limit(name, calls)
+        partner = await runtime.partners.limit(name, calls)
+        await runtime.wake_planner()
+        return partner
 
     partner = work(do, make=False)
     typer.echo(f"Partner {partner.name} may make {counted(partner.calls_per_hour, 'call')} an hour.")
@@ -193,7 +197,9 @@ def pause(name: Name) -> None:
     from bibwire.store.partners import quoted
 
     async def do(runtime: Runtime) -> tuple[Partner, Partner]:
-        return await runtime.partners.get(name), await runtime.partners.pause(name)
+        before, partner = await runtime.partners.get(name), await runtime.partners.pause(name)
+        await runtime.drop_work(partner)
+        return before, partner
 
     before, partner = work(do, make=False)
     since = "" if before.paused_at is None else f" already, since {moment(before.paused_at)}"
@@ -209,7 +215,9 @@ def resume(name: Name) -> None:
     from bibwire.cli.session import work
 
     async def do(runtime: Runtime) -> tuple[Partner, Partner]:
-        return await runtime.partners.get(name), await runtime.partners.resume(name)
+        before, partner = await runtime.partners.get(name), await runtime.partners.resume(name)
+        await runtime.wake_planner()
+        return before, partner
 
     before, partner = work(do, make=False)
     if before.paused_at is None:
@@ -235,6 +243,7 @@ def remove(
             state = (await runtime.reports.partners(partner.partner_id))[0]
             _confirm(partner.name, state.races, state.participants)
         counts = await runtime.partners.remove(partner.name)
+        await runtime.drop_work(partner)
         kept = ("participants", "changes", "races", "events")
         told = ", ".join(counted(counts[table], table.removesuffix("s")) for table in kept)
         typer.echo(f"Partner {partner.name} is removed, with {told}.")

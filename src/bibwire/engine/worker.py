@@ -50,7 +50,7 @@ class Worker:
                 {
                     PLAN: self._plan,
                     SWEEP: self._slices.sweep,
-                    DISCOVER: self._upkeep.discover,
+                    DISCOVER: self._discover,
                     MAINTAIN: self._upkeep.maintain,
                 },
                 concurrency=concurrency,
@@ -67,6 +67,11 @@ class Worker:
         ticked = await self._planner.tick()
         if ticked.put_off:
             log.warning("polls put off: no room in the budget", action="plan", scopes=ticked.put_off)
+
+    async def _discover(self, args: Mapping[str, Any], stopping: asyncio.Event) -> None:
+        await self._upkeep.discover(args, stopping)
+        # New races are to be planned at once.
+        await self._jobs.wake(PLAN)
 
     async def _watch(self) -> None:
         """Say it when nobody plans or rescues any more; who hears it is the operator."""

@@ -16,8 +16,9 @@ it, and another can take its place. What a caller may rely on:
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -144,7 +145,15 @@ class Jobs:
         )
 
     async def wake(self, task: str) -> bool:
-        """Queue a periodic task's next turn now; False if it waits already."""
+        """
+        Queue a periodic task's next turn now.
+
+        Returns:
+            False if it waits already, or if no worker lives: the next one takes its turn by itself.
+        """
+        [[living]] = await self._db.fetch(statements("jobs")["any_worker"], stalled_after=self._stalled_after)
+        if not living:
+            return False
         from bibwire.store.jobs_engine import CHORE_PRIORITY
 
         async with self._db.transaction() as connection:
@@ -153,9 +162,18 @@ class Jobs:
                 connection, task, {}, lock=lock, queueing_lock=task, priority=CHORE_PRIORITY
             )
 
-    async def cancel(self, queueing_lock: str) -> bool:
-        """Take a job out of the queue, also one that failed; False if none is there, or it runs."""
-        return bool(await self._db.fetch(statements("jobs")["cancel"], queueing_lock=queueing_lock))
+    async def cancel(self, tasks: Collection[str], args: Mapping[str, Any]) -> int:
+        """
+        Take jobs out of the queue, also those that failed; one that runs ends by itself.
+
+        Args:
+            args: Which ones: those that have these among their arguments.
+
+        Returns:
+            How many there were.
+        """
+        named = statements("jobs")["cancel"]
+        return len(await self._db.fetch(named, tasks=list(tasks), args=json.dumps(dict(args))))
 
     async def rescue(self, *, stalled_after: float | None = None) -> int:
         """

@@ -227,8 +227,11 @@ class Partners:
     async def pause(self, name: str) -> Partner:
         """Ask the vendor nothing more for the partner, until `resume`."""
         partner = await self.get(name)
-        await self._database.fetch(_SQL["pause"], partner_id=partner.partner_id)
-        await self._plan_again(partner)
+        values = {"partner_id": partner.partner_id}
+        async with self._database.transaction() as connection:
+            # In the planner's order: the plan, then the scopes.
+            for step in ("pause", "plan_again", "unschedule"):
+                await connection.execute(_SQL[step], values)
         return await self.get(partner.name)
 
     async def resume(self, name: str) -> Partner:

@@ -199,11 +199,21 @@ FROM (
 ) AS q;
 
 -- name: cancel
--- Take work out of the queue that is not running. No row: there was none.
+-- Take work out of the queue that is not running: jobs of these tasks with these arguments among
+-- theirs. A row a job.
 DELETE FROM bibwire_jobs.procrastinate_jobs
-WHERE queueing_lock = %(queueing_lock)s
+WHERE task_name = ANY (%(tasks)s::text[])
+  AND args @> %(args)s::jsonb
   AND status IN ('todo', 'failed')
 RETURNING id;
+
+-- name: any_worker
+-- Whether any worker gives signs.
+SELECT EXISTS (
+    SELECT
+    FROM bibwire_jobs.procrastinate_workers
+    WHERE last_heartbeat > now() - make_interval(secs => %(stalled_after)s)
+);
 
 -- name: note_chore
 -- Note that a periodic task came to its end.

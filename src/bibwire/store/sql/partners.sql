@@ -141,6 +141,18 @@ UPDATE bibwire.partners
 SET paused_at = coalesce(paused_at, now())
 WHERE partner_id = %(partner_id)s;
 
+-- name: unschedule
+-- Take the partner's scopes off the schedule, and from the jobs that were to poll them: a paused
+-- partner has none, and one that is resumed is planned as if new.
+UPDATE bibwire.scopes
+SET tier = NULL,
+    poll_every_seconds = NULL,
+    removed_every_seconds = NULL,
+    next_due_at = NULL,
+    claimed_until = NULL
+WHERE partner_id = %(partner_id)s
+  AND (next_due_at IS NOT NULL OR claimed_until IS NOT NULL);
+
 -- name: resume
 UPDATE bibwire.partners
 SET paused_at = NULL
