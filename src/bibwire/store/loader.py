@@ -154,7 +154,7 @@ async def merge_listed_page(
         for row in rows.values():
             digest = _digest(row.raw)
             known = stored.get(row.registration_id)
-            if known is not None and known[3] and known[2] == digest:
+            if known is not None and known[2] and known[1] == digest:
                 continue
             try:
                 registration = _decoded(row, decode)
@@ -325,7 +325,7 @@ async def _note_missing(
     stored: dict[int, tuple[Any, ...]],
 ) -> None:
     """Note stored rows the page should show and does not, and those it shows under another event."""
-    missing = [row[0] for row in stored.values() if row[3] and row[0] not in rows]
+    missing = [row[0] for row in stored.values() if row[2] and row[0] not in rows]
     if missing:
         await connection.execute(
             statements("loader")["note_missing"], {**_key(target), "registration_ids": missing}
@@ -363,7 +363,6 @@ async def _copy_first(
     """
     refused: list[quarantine.Entry] = []
     standing = copy_text.standing(race_id=target.race_id, as_of=page.as_of)
-    seen = copy_text.moment(target.now)
     waiting = list(rows)
     try:
         async with (
@@ -378,10 +377,10 @@ async def _copy_first(
                     except BadRecord as error:
                         refused.append(quarantine.Entry(str(error), row.raw, row.registration_id))
                 lines = [
-                    copy_text.line(target.partner_id, registration, standing, _digest(raw), seen)
+                    copy_text.line(target.partner_id, registration, standing, _digest(raw), target.now)
                     for registration, raw in registrations
                 ]
-                await copy.write("".join(lines))
+                await copy.write(b"".join(lines))
     except psycopg.errors.UniqueViolation:
         return None
     return refused
@@ -405,7 +404,6 @@ async def _write(
         return
     named = statements("loader")
     await connection.execute(named["make_stage"])
-    seen = copy_text.moment(target.now)
     async with connection.cursor().copy(named["copy_stage"]) as copy:
         for start in range(0, len(merges), ROWS_A_WRITE):
             lines = [
@@ -414,7 +412,7 @@ async def _write(
                     merge.after.registration,
                     copy_text.standing_of(merge.after),
                     digest,
-                    seen,
+                    target.now,
                 )
                 for merge, digest in zip(
                     merges[start : start + ROWS_A_WRITE],
@@ -422,7 +420,7 @@ async def _write(
                     strict=True,
                 )
             ]
-            await copy.write("".join(lines))
+            await copy.write(b"".join(lines))
     await connection.execute(named["merge_stage"])
     if target.loaded:
         await feed.write_merges(connection, target.partner_id, merges, seen_at=target.now)

@@ -1,7 +1,7 @@
 -- name: stored_range
 -- What a page of a full sweep should list: the stored ids of its events in its range. A race's
 -- other years, whose ids are all below, are not touched.
-SELECT registration_id, event_id, raw_hash, removed_at IS NULL
+SELECT registration_id, raw_hash, removed_at IS NULL
 FROM bibwire.participants
 WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s
@@ -12,7 +12,7 @@ WHERE partner_id = %(partner_id)s
 
 -- name: stored_ids
 -- The same of the ids a page of a delta lists.
-SELECT registration_id, event_id, raw_hash, removed_at IS NULL
+SELECT registration_id, raw_hash, removed_at IS NULL
 FROM bibwire.participants
 WHERE partner_id = %(partner_id)s
   AND registration_id = ANY (%(registration_ids)s);
@@ -46,13 +46,13 @@ ORDER BY registration_id
 FOR UPDATE;
 
 -- name: copy_participants
--- A first load goes straight into the table.
+-- A first load goes straight into the table. The lines are JSON to whom writes them: copy_text.py.
 COPY bibwire.participants (
     partner_id, registration_id, event_id, user_id, first_name, middle_name, last_name, email, phone, dob,
     gender, age, address, city, state, country_code, bib_num, chip_num, registered_at, last_modified_at,
     team_info, payment_info, additional_data, race_id, as_of, removed_at, removed_reason,
     new_registration_id, raw_hash, first_seen_at, changed_at
-) FROM STDIN;
+) FROM STDIN (FORMAT csv, NULL 'null', ESCAPE '\');
 
 -- name: make_stage
 CREATE TEMPORARY TABLE IF NOT EXISTS stage (LIKE bibwire.participants) ON COMMIT DELETE ROWS;
@@ -63,7 +63,7 @@ COPY stage (
     gender, age, address, city, state, country_code, bib_num, chip_num, registered_at, last_modified_at,
     team_info, payment_info, additional_data, race_id, as_of, removed_at, removed_reason,
     new_registration_id, raw_hash, first_seen_at, changed_at
-) FROM STDIN;
+) FROM STDIN (FORMAT csv, NULL 'null', ESCAPE '\');
 
 -- name: merge_stage
 -- The stage holds only rows that differ, their old versions locked by rows_before. ON CONFLICT
