@@ -60,7 +60,7 @@ def _registration(registration_id: int, text: str) -> Registration:
         registered_at=datetime(2026, 11, 1, 5, 30, 1, 250000, tzinfo=UTC),
         last_modified_at=None,
         team_info={"team_name": text},
-        payment_info={"amount_paid": Decimal("74.50")},
+        payment_info={"amount_paid": Decimal(f"74.{registration_id:02}")},
         additional_data={text: text, "n": Decimal("1.10")},
     )
 

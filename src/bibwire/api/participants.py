@@ -177,7 +177,7 @@ def _registration(
         amounts = _amounts(*sent)
     except TypeError:  # not even hashable
         amounts = None
-    payment = dict(amounts) if amounts is not None else _take_money(record, sent)
+    payment = amounts if amounts is not None else _take_money(record, sent)
 
     user_id = user.pop("user_id", None)
     if type(user_id) is not int or not -_TOP_64 <= user_id < _TOP_64:

@@ -56,7 +56,11 @@ class Race:
 
 @dataclass(slots=True)
 class Registration:
-    """One person in one event, as the mirror's table `participants` holds it."""
+    """
+    One person in one event, as the mirror's table `participants` holds it.
+
+    Registrations share their `payment_info` where it is the same: nobody writes into it.
+    """
 
     registration_id: int
     event_id: int | None

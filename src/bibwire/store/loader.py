@@ -41,6 +41,7 @@ from bibwire.store.database import Connection, statements
 
 # Part of every digest: raise it when decoding changes, and every record is compared anew.
 DECODING_VERSION = b"1"
+_VERSION_DIGESTED = sha256(DECODING_VERSION)
 # Some 64 KiB: the server is kept busy while the next rows are decoded.
 ROWS_A_WRITE = 64
 
@@ -339,7 +340,9 @@ async def _note_missing(
 
 def _digest(raw: bytes) -> bytes:
     # The digest that processors have instructions for; half of it is far more than enough.
-    return sha256(DECODING_VERSION + raw).digest()[:16]
+    digest = _VERSION_DIGESTED.copy()
+    digest.update(raw)
+    return digest.digest()[:16]
 
 
 def _decoded(row: RawRow, decode: Callable[[bytes], Registration]) -> Registration:
