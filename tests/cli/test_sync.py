@@ -153,7 +153,7 @@ def test_status_tells_what_the_vendor_s_throttling_did(
     assert (partner["calls_per_hour"], partner["limit_in_use"]) == (1000, 700)
     assert partner["blocked_until"] is not None
     told = shell.run("status").out
-    assert f"{partner['calls_last_hour']} of 700" in told
+    assert f"{partner['calls_last_hour']} of 1,000" in told
     assert "none before" in told
     assert "asks for fewer calls (HTTP 429)" in told
 

@@ -12,6 +12,7 @@ from bibwire.domain.errors import SettingsError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bibwire.cli.standing import Standing
     from bibwire.runtime import Runtime
     from bibwire.store.reports import RaceState, Status
 
@@ -39,10 +40,8 @@ def status(
 ) -> None:
     """Show how fresh the mirror is, what fails, and what is left of the budget."""
     from bibwire.cli.session import work
-    from bibwire.cli.terminal import as_fields, console, print_json
-
-    async def do(runtime: Runtime) -> Status:
-        return await runtime.reports.status()
+    from bibwire.cli.standing import standing
+    from bibwire.cli.terminal import console, print_json
 
     if watch:
         try:
@@ -50,21 +49,33 @@ def status(
         except KeyboardInterrupt as stop:
             raise type(stop)("stopped.") from None
         return
-    state = work(do, make=False)
+    found = work(standing, make=False)
     if json:
-        print_json(
-            {
-                "partners": [as_fields(partner) for partner in state.partners],
-                "blocked_callers": [as_fields(block) for block in state.caller_blocks],
-                "freshness": freshness(state.races),
-                "races": [as_fields(race, late=race.is_late) for race in state.races],
-                "quarantine": [as_fields(entry) for entry in state.quarantine],
-                "last_runs": [as_fields(run) for run in state.last_runs],
-                "last_24_hours": [as_fields(day) for day in state.last_day],
-            }
-        )
+        print_json(_fields(found))
     else:
-        _show(console(), state)
+        _show(console(), found)
+
+
+def _fields(found: Standing) -> dict[str, object]:
+    from bibwire.cli.standing import lags_of_races, scheduler_fields, shortage_fields
+    from bibwire.cli.terminal import as_fields
+
+    state = found.status
+    lags = lags_of_races(state)
+    return {
+        "partners": [as_fields(partner) for partner in state.partners],
+        "blocked_callers": [as_fields(block) for block in state.caller_blocks],
+        "scheduler": scheduler_fields(found.jobs),
+        "shortages": shortage_fields(found),
+        "freshness": freshness(state.races),
+        "races": [
+            as_fields(race, late=race.is_late, detection_lag=lags[race.partner, race.race_id])
+            for race in state.races
+        ],
+        "quarantine": [as_fields(entry) for entry in state.quarantine],
+        "last_runs": [as_fields(run) for run in state.last_runs],
+        "last_24_hours": [as_fields(day) for day in state.last_day],
+    }
 
 
 async def _watch(runtime: Runtime) -> None:
@@ -75,6 +86,7 @@ async def _watch(runtime: Runtime) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    from bibwire.cli.standing import standing
     from bibwire.cli.terminal import console
 
     out = console()
@@ -82,7 +94,7 @@ async def _watch(runtime: Runtime) -> None:
         raise SettingsError("--watch needs a terminal; programs read 'bibwire status --json'.")
     with Live(console=out, screen=True, auto_refresh=False) as live:
         while True:
-            state = await runtime.reports.status()
+            found = await standing(runtime)
             # On a sheet of its own: what is printed to the screen's console is put above the screen.
             sheet = Console(
                 file=StringIO(),
@@ -93,7 +105,7 @@ async def _watch(runtime: Runtime) -> None:
                 markup=False,
                 emoji=False,
             )
-            _show(sheet, state)
+            _show(sheet, found)
             lines = sheet.file.getvalue().splitlines()  # type: ignore[attr-defined]
             if len(lines) > out.height:
                 lines = [*lines[: out.height - 1], "... more than the window holds: bibwire status"]
@@ -122,13 +134,19 @@ def freshness(races: list[RaceState]) -> list[dict[str, object]]:
     return rows
 
 
-def _show(out: Console, state: Status) -> None:
+def _show(out: Console, found: Standing) -> None:
+    from bibwire.cli.standing import show_scheduler, show_shortages
+
+    state = found.status
     if not state.partners:
         out.print("No partner is stored yet. Add one with: bibwire partner add NAME --api-key KEY")
         return
-    parts = (_show_partners, _show_budgets, _show_freshness, _show_races, _show_troubles, _show_runs)
-    if sum([part(out, state) for part in parts]):
+    left_out = _show_partners(out, state) + show_scheduler(out, found.jobs) + _show_budgets(out, state)
+    show_shortages(out, found)
+    parts = (_show_freshness, _show_races, _show_troubles, _show_runs)
+    if left_out + sum([part(out, state) for part in parts]):
         out.print("Some columns have no room here: bibwire status --json has them all.", style="dim")
+    out.print(f"Times are in this machine's zone, {found.now.astimezone().tzname()}.", style="dim")
 
 
 def _show_partners(out: Console, state: Status) -> int:
@@ -185,12 +203,13 @@ def _show_budgets(out: Console, state: Status) -> int:
     for partner in state.partners:
         told, style = "", None
         if partner.limit_in_use < partner.calls_per_hour:
-            told = f"asked for fewer: {partner.calls_per_hour:,} an hour are configured"
+            told = f"asked for fewer: {partner.limit_in_use:,} an hour at present"
             style = "yellow"
         if partner.blocked_until is not None:
             told = f"none before {moment(partner.blocked_until)}: {partner.blocked_reason or 'throttled'}"
             style = "red"
-        total = f"{partner.calls_last_hour:,} of {partner.limit_in_use:,}"
+        # A lowered limit is for the calls made since; those of the whole hour are held against this one.
+        total = f"{partner.calls_last_hour:,} of {partner.calls_per_hour:,}"
         spent = (partner.calls_by_urgency[name] for name in classes)
         rows.append(((partner.partner, total, *spent, told), style))
     left_out = fitted(out, "Calls of the last hour", columns, rows)
@@ -233,17 +252,26 @@ def _show_freshness(out: Console, state: Status) -> int:
 
 def _show_races(out: Console, state: Status) -> int:
     """List the races by their numbers, the most urgent first."""
+    from bibwire.cli.standing import last_lags
     from bibwire.cli.terminal import Column, age, fitted, moment
 
     if not state.races:
         return 0
+    lags = last_lags(state)
+
+    def lag_of(race: RaceState) -> str:
+        lag = lags.get((race.partner, race.race_id))
+        return "" if lag is None else f"{age(lag.p50_seconds)} / {age(lag.p95_seconds)}"
+
     columns = (
         Column("race", right=True),
         Column("name", flexible=True),
         Column("start"),
         Column("old", right=True),
         Column("may be", right=True),
-        Column("partner", flexible=True, spare=1),
+        # Of the last hour's changes: how soon after the vendor knew we did.
+        Column("lag p50 / p95", right=True, spare=1),
+        Column("partner", flexible=True, spare=2),
     )
     rows = [
         (
@@ -253,6 +281,7 @@ def _show_races(out: Console, state: Status) -> int:
                 moment(race.starts_at)[: len("2026-09-12 06:40")],
                 age(race.age_seconds),
                 "" if race.target_seconds is None else age(race.target_seconds),
+                lag_of(race),
                 race.partner,
             ),
             _style(race),

@@ -122,6 +122,25 @@ class RaceState:
 
 
 @dataclass(frozen=True, slots=True)
+class Lag:
+    """
+    How soon the changes of one race were seen in one hour (UTC), by the vendor's dates.
+
+    `is_last`: it is the race's newest, and no older than the hour before this one. Counted every
+    five minutes, by whoever runs.
+    """
+
+    partner: str
+    race_id: int
+    hour: datetime
+    changes: int
+    p50_seconds: float
+    p95_seconds: float
+    worst_seconds: float
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     partner: str
     source: str
@@ -169,6 +188,7 @@ class Status:
     partners: list[PartnerState]
     caller_blocks: list[CallerBlock]
     races: list[RaceState]
+    lags: list[Lag]
     quarantine: list[Quarantined]
     last_runs: list[Run]
     last_day: list[Day]
@@ -324,6 +344,7 @@ class Reports:
             partners=await self.partners(),
             caller_blocks=[CallerBlock(*row) for row in await blocked_callers(self._database)],
             races=[RaceState(*row) for row in await self._rows("race_states")],
+            lags=[Lag(*row) for row in await self._rows("lags")],
             quarantine=[Quarantined(*row) for row in await self._rows("quarantined")],
             last_runs=[Run(*row) for row in await self._rows("last_runs", limit=runs)],
             last_day=[Day(*row) for row in await self._rows("last_day")],

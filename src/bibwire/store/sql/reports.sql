@@ -134,6 +134,24 @@ WHERE r.removed_at IS NULL
   AND (f.target_seconds IS NOT NULL OR f.failing_since IS NOT NULL)
 ORDER BY f.target_seconds NULLS LAST, f.participants_as_of NULLS FIRST, p.name, f.race_id;
 
+-- name: lags
+-- How soon changes were seen in each hour of the last 24, the newest first; and whether it is a
+-- race's newest one, and not older than the hour before this one.
+SELECT
+    p.name,
+    l.race_id,
+    l.hour,
+    l.changes,
+    l.p50_seconds,
+    l.p95_seconds,
+    l.worst_seconds,
+    l.hour > now() - interval '2 hours'
+    AND l.hour = max(l.hour) OVER (PARTITION BY l.partner_id, l.race_id)
+FROM bibwire.detection_lag AS l
+JOIN bibwire.partners AS p USING (partner_id)
+WHERE l.hour > now() - interval '25 hours'
+ORDER BY p.name, l.race_id, l.hour DESC;
+
 -- name: quarantined
 -- Records not representable at present, by reason.
 SELECT p.name, q.source, q.reason, count(*), max(q.last_seen_at)
