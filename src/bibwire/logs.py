@@ -7,6 +7,7 @@ known so far, exceptions and their causes included; `hide` makes further secrets
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import sys
@@ -105,6 +106,10 @@ class _File(logging.handlers.WatchedFileHandler):
             self._fails = True
             why = error.strerror or str(error)
             sys.stderr.write(f"bibwire: the log file {self.baseFilename} cannot be written: {why}.\n")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written was told
+            super().close()
 
 
 def _file_handler(path: Path) -> logging.Handler:
