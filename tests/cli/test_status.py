@@ -127,8 +127,10 @@ def test_a_shortage_ahead_is_told_with_what_to_do_and_no_more_once_that_is_done(
         world.add_event(race, "5K", start.replace(tzinfo=None))
     assert shell.run("status", "--json").json["shortages"] == []
     running = shell.start("run")
-    wait_until(lambda: shell.run("status", "--json").json["shortages"])
-    shell.stop(running)
+    try:
+        wait_until(lambda: shell.run("status", "--json").json["shortages"])
+    finally:
+        shell.stop(running)
 
     [short] = shell.run("status", "--json").json["shortages"]
     lines, _ = on_terminal(shell, 60)
