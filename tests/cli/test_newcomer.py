@@ -268,7 +268,11 @@ def test_whoever_stops_following_is_told_where_to_go_on(
     shell: Shell, peak: rsusim.Account, world: rsusim.World
 ) -> None:
     shell.run("sync")
+    world.assign_bib(world.active(next(iter(world.races.values())).event_ids[-1])[0], 4710)
+    shell.run("sync")
     process = shell.start("bibs", "--follow", "--since", "0", "--json")
+    assert process.stdout is not None
+    process.stdout.readline()  # it follows: with two partners, --since would be refused
     lakeside = world.accounts["Lakeside Race Services"]
     assert shell.add(lakeside).code == 0  # while somebody follows
     shell.run("sync")
@@ -277,7 +281,6 @@ def test_whoever_stops_following_is_told_where_to_go_on(
     shell.run("sync")
 
     seen: dict[str, int] = {}
-    assert process.stdout is not None
     while len(seen) < 2:
         change = json.loads(process.stdout.readline())
         seen[change["partner"]] = change["seq"]
