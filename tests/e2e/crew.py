@@ -21,6 +21,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from bibwire.store import embedded
+from bibwire.store.session import INSTANCE_LOCKS
 from tests.children import ROOT
 from tests.waiting import PATIENCE_SECONDS
 
@@ -65,9 +66,23 @@ def own_server() -> Iterator[Server]:
 class Crew:
     """Worker processes."""
 
-    def __init__(self, number: int, **environment: str) -> None:
+    def __init__(self, number: int, server: Server, **environment: str) -> None:
         self._environment = {**os.environ, **environment, "BIBWIRE_LOG_LEVEL": "ERROR"}
-        self.workers = [self._start() for _ in range(number)]
+        self.workers: list[subprocess.Popen[bytes]] = []
+        # Of each as it began, the server's process that keeps its places for calls.
+        self.backends: list[int] = []
+        try:
+            for _ in range(number):
+                self._add(server)
+        except BaseException:
+            self.destroy()
+            raise
+
+    def _add(self, server: Server) -> None:
+        before = backends(server)
+        self.workers.append(self._start())
+        wait_until(lambda: backends(server) > before, "a worker at work")
+        self.backends += backends(server) - before
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", "bibwire", "worker"], cwd=ROOT, env=self._environment)
@@ -102,6 +117,12 @@ class Crew:
             with contextlib.suppress(psutil.Error):
                 worker.kill()
             worker.wait()
+
+
+def backends(server: Server) -> set[int]:
+    """Return the server's processes that stand for a process of ours."""
+    query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %(instances)s::oid"
+    return {row["pid"] for row in server.rows(query, instances=INSTANCE_LOCKS)}
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:

@@ -28,6 +28,8 @@ WORKERS = 4
 SCOPES = 5
 MINUTE = timedelta(minutes=1)
 TICK = timedelta(seconds=5)
+# So slow that both places are taken most of the time.
+CALL_SECONDS = 2.0
 
 
 @pytest.fixture
@@ -56,18 +58,19 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def crew(world: rsusim.World, simulator: rsusim.Server, server: Server) -> Iterator[Crew]:
     """Four workers that have loaded every race."""
+    begin = world.now
     with House(world, simulator.base_url, server.conninfo) as house:
+        fences.watch(server.conninfo)
+        crew = Crew(
+            WORKERS,
+            server,
+            BIBWIRE_DATABASE_URL=server.conninfo,
+            BIBWIRE_API_URL=house.settings.api_url,
+            BIBWIRE_SECRET_KEY=KEY,
+        )
+        # Once all are at work: the first one would take every race.
         for account in world.accounts.values():
             house.add_partner(account, calls_per_hour=100_000)
-        api_url = house.settings.api_url
-    fences.watch(server.conninfo)
-    begin = world.now
-    crew = Crew(
-        WORKERS,
-        BIBWIRE_DATABASE_URL=server.conninfo,
-        BIBWIRE_API_URL=api_url,
-        BIBWIRE_SECRET_KEY=KEY,
-    )
     try:
         wait_until(lambda: all_since(server, SCOPES, begin, "as_of"), "the first load")
         yield crew
@@ -128,29 +131,37 @@ def test_a_storm_leaves_the_mirror_whole(world: rsusim.World, server: Server, cr
     assert_all_is_well(world, server)
 
 
-def freeze_in_a_call(crew: Crew, number: int, server: Server) -> None:
-    """Freeze a worker that then keeps a place for a call in flight, of which there are two."""
-    before = kept_places(server)
+def freeze_two_in_calls(crew: Crew, server: Server) -> tuple[int, int]:
+    """
+    Freeze two workers, each of which then keeps one of the two places for calls in flight.
+
+    At once: the server takes the place of one that is silent for `SILENT_SECONDS`.
+    """
+    frozen: list[int] = []
 
     def caught() -> bool:
-        crew.freeze(number)
-        if kept_places(server) > before:
+        holders = places(server)
+        if len(holders) < 2:
+            return False
+        frozen[:] = [number for number, backend in enumerate(crew.backends) if backend in holders]
+        for number in frozen:
+            crew.freeze(number)
+        time.sleep(1.5 * CALL_SECONDS)  # who was not frozen has ended its call by then
+        if len(frozen) == 2 and places(server) == holders:
             return True
-        crew.thaw(number)
+        for number in frozen:
+            crew.thaw(number)
         return False
 
-    wait_until(caught, "a worker frozen in the middle of a call")
+    wait_until(caught, "two workers frozen in the middle of calls")
+    one, other = frozen
+    return one, other
 
 
-def kept_places(server: Server) -> int:
-    """Count the places that are kept for longer than a call takes."""
-    query = "SELECT pid, objid FROM pg_locks WHERE locktype = 'advisory' AND classid = %(slots)s::oid"
-    kept: set[tuple[int, int]] | None = None
-    for _ in range(8):
-        now = {(row["pid"], row["objid"]) for row in server.rows(query, slots=SLOT_LOCKS)}
-        kept = now if kept is None else kept & now
-        time.sleep(0.2)
-    return len(kept or ())
+def places(server: Server) -> set[int]:
+    """Return the server's processes that keep a place for a call."""
+    query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %(slots)s::oid"
+    return {row["pid"] for row in server.rows(query, slots=SLOT_LOCKS)}
 
 
 @pytest.mark.slow
@@ -158,16 +169,16 @@ def test_two_workers_frozen_for_two_minutes_keep_nobody_from_their_races(
     world: rsusim.World, server: Server, crew: Crew
 ) -> None:
     life = rsusim.Life(world, rate=1.0, seed=5)
+    world.quirks.set("latency_seconds", CALL_SECONDS)
+    frozen = freeze_two_in_calls(crew, server)
     world.quirks.set("latency_seconds", 0.5)
-    freeze_in_a_call(crew, 0, server)
-    freeze_in_a_call(crew, 1, server)
     begin = world.now
 
     while world.now - begin < 2 * MINUTE:
         time.sleep(0.25)
         life.catch_up()
     end = world.now
-    for number in (0, 1):
+    for number in frozen:
         crew.thaw(number)
 
     for scope, instants in polls(world).items():
