@@ -60,7 +60,11 @@ class Query:
     def rows(self, world: "World", events: Iterable[int]) -> list[int]:
         """Return the registration ids of the page, in its order, over all events together."""
         lists = [self._of_event(world, number) for number in events]
+        if len(lists) > 1 and self.quirks.event_cap:
+            lists = [rows[: self.quirks.event_cap] for rows in lists]
         first = (self.page - 1) * self.size
+        if self.sort == _BY_ID and self.quirks.list_order == "event":
+            return [number for rows in lists for number in rows][first : first + self.size]
         if self.sort == _BY_ID:
             merged = lists[0] if len(lists) == 1 else heapq.merge(*lists)
             return list(islice(merged, first, first + self.size))

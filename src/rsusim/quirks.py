@@ -50,6 +50,8 @@ class Quirks:
     races_max_page: int = 1000
     page_size_excess: str = "clamp"  # clamp | error3
     page_cap: int = 0  # a lower cap nobody documented; 0 is none
+    event_cap: int = 0  # the most rows of one event a list of several shows on a page; 0 is none
+    list_order: str = "id"  # id | event: over several events, rows by event and then by id
     default_sort: str = "registration_id ASC"
     modified_after_inclusive: bool = True
     after_registration_id_strict: bool = True
@@ -123,6 +125,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "removed_when_empty": ("empty_list", "no_participants", "no_event", "no_elements"),
     "event_when_empty": ("object", "array", "null"),
     "layout": ("per_event", "object", "together"),
+    "list_order": ("id", "event"),
     "comma_list": ("honoured", "first_only", "first_two", "foreign_rows"),
     "ints_as_strings": ("off", "some", "all"),
     "gender_x_without_supports_nb": ("null", "absent", "empty", "M", "F"),

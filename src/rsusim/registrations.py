@@ -214,6 +214,11 @@ class Registrations(State):
                 status=ACTIVE,
             )
 
+    def move(self, registration_id: int, event: int, *, published_after: float | None = None) -> None:
+        """Put a registration into another event under its own id, as organisers can."""
+        with self.lock:
+            self._change(self.registrations[registration_id], published_after=published_after, event_id=event)
+
     def vanish(self, registration_id: int, *, published_after: float | None = None) -> None:
         """Delete without a trace: in neither list (sections 11, 19.8)."""
         with self.lock:

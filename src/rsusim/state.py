@@ -105,13 +105,14 @@ class State:
         status: str | None = None,
         reason: str | None = None,
         new_id: int | None = None,
+        event_id: int | None = None,
     ) -> None:
         self.settle()
         old = registration.head
         self._versions += 1
         version = Version(
             self._versions,
-            old.event_id,
+            event_id or old.event_id,
             int(self.clock.time()) if moves else old.last_modified,
             old.bib_num if bib_num is ABSENT else bib_num,
             {**old.patch, **patch} if patch else old.patch,

@@ -175,6 +175,7 @@ class VendorClient:
         after: int = 0,
         modified_after: datetime | None = None,
         page_size: int = 2500,
+        longest_page: int | None = None,
         ahead: bool = False,
     ) -> AsyncGenerator[Page, None]:
         """
@@ -184,13 +185,17 @@ class VendorClient:
             after: Only ids above this one; 0 for all.
             modified_after: Only those modified in this second or later.
             page_size: Rows a page, at most 2,500.
+            longest_page: Rows of the longest page seen under the credential: one that is as long
+                may have been cut, and is asked on after. None: no page is.
             ahead: Fetch the next page while the last is being worked on. By default it
                 is fetched only when asked for, so that a process that dies repeats one call.
 
         Raises:
             ListingNotTrusted: If the answer does not fit a list of several events.
         """
-        return self._listing(PARTICIPANTS, race_id, event_ids, after, modified_after, page_size, ahead)
+        return self._listing(
+            PARTICIPANTS, race_id, event_ids, after, modified_after, page_size, longest_page, ahead
+        )
 
     def removed_participants(
         self,
@@ -200,11 +205,12 @@ class VendorClient:
         after: int = 0,
         modified_after: datetime | None = None,
         page_size: int = 2500,
+        longest_page: int | None = None,
         ahead: bool = False,
     ) -> AsyncGenerator[Page, None]:
         """Yield the registrations that left these events; arguments as of `participants`."""
         return self._listing(
-            REMOVED_PARTICIPANTS, race_id, event_ids, after, modified_after, page_size, ahead
+            REMOVED_PARTICIPANTS, race_id, event_ids, after, modified_after, page_size, longest_page, ahead
         )
 
     async def participant_counts(self, race_id: int, event_ids: Sequence[int]) -> dict[int, int]:
@@ -257,11 +263,12 @@ class VendorClient:
         after: int,
         modified_after: datetime | None,
         page_size: int,
+        longest_page: int | None,
         ahead: bool,
     ) -> AsyncGenerator[Page, None]:
         size = max(1, min(page_size, endpoint.page_size or page_size))
         asked = tuple(dict.fromkeys(event_ids))
-        fullness = Fullness(size)
+        fullness = Fullness(size, longest=longest_page)
 
         async def fetch(after: int) -> Page:
             parameters: _Parameters = [("results_per_page", str(size))]

@@ -19,6 +19,8 @@ from bibwire.domain.records import Page, UnreadableRow
 
 # What page sizes are limited to is not documented everywhere. A limit is a round number.
 _ROUND: Final = 50
+# The documented default: a limit that nobody told us of is not below it.
+_LEAST_LIMIT: Final = 50
 
 
 class Fullness:
@@ -26,11 +28,19 @@ class Fullness:
     Tells whether a page was full, so that another one must be asked for.
 
     A first page shorter than asked for, but of a round number of rows, may have been cut to
-    a limit nobody told us: then one more is asked for, and that length counts as full.
+    a limit nobody told us: then one more is asked for, and that length counts as full. So may
+    one be that is as long as the longest ever seen: a limit shows no longer page than itself.
     """
 
-    def __init__(self, page_size: int) -> None:
+    def __init__(self, page_size: int, *, longest: int | None = None) -> None:
+        """
+        Judge pages of at most `page_size` rows.
+
+        Args:
+            longest: Rows of the longest page seen under the credential; None: it does not matter.
+        """
         self._full = page_size
+        self._longest = longest
         self._is_first = True
 
     def is_full(self, received: int) -> bool:
@@ -38,8 +48,10 @@ class Fullness:
         is_first, self._is_first = self._is_first, False
         if received >= self._full:
             return True
-        if is_first and received > 0 and received % _ROUND == 0:
+        is_longest = self._longest is not None and received >= max(_LEAST_LIMIT, self._longest)
+        if is_longest or (is_first and received > 0 and received % _ROUND == 0):
             self._full = received
+            self._longest = None if self._longest is None else max(self._longest, received)
             return True
         return False
 

@@ -88,6 +88,11 @@ class Sweep:
         """The most events asked for together."""
         return max(map(len, self.groups))
 
+    @property
+    def counts(self) -> dict[int, int]:
+        """Rows listed of each of its events, those without any included."""
+        return dict.fromkeys(sorted(self.event_ids), 0) | self.listed
+
     def counted(self, *, as_of: datetime, listed: dict[int, int]) -> Sweep:
         """Return the sweep with a page's rows counted, and `high` frozen by the first page's `as_of`."""
         counts = {
@@ -117,7 +122,7 @@ class Listing:
     Args:
         ended_at: Our clock.
         high: Vendor instant at which its first page was asked for.
-        counts: Rows listed by event id.
+        counts: Rows listed by event id, for each event asked for.
     """
 
     ended_at: datetime
@@ -156,7 +161,7 @@ class StreamState:
             )
         listing = self.listing
         if sweep.kind is SweepKind.FULL:
-            listing = Listing(ended_at=now, high=sweep.high, counts=sweep.listed)
+            listing = Listing(ended_at=now, high=sweep.high, counts=sweep.counts)
         return StreamState(
             cursor_at=sweep.high,
             event_ids=sweep.event_ids,

@@ -27,11 +27,13 @@ class Discovered:
 
     Args:
         race_ids: Races listed.
+        event_ids: Events listed.
         unreadable: Races that could not be read.
         answered_at: Vendor's `Date` on the first page.
     """
 
     race_ids: frozenset[int]
+    event_ids: frozenset[int]
     unreadable: int
     answered_at: datetime
 
@@ -48,6 +50,7 @@ async def discover(db: Database, client: VendorClient, clock: Clock, partner_id:
     pages = unreadable = 0
     race_ids: set[int] = set()
     answered_at: datetime | None = None
+    event_ids: set[int] = set()
     failed, error = True, None
     try:
         first = reading = await catalog.next_reading(db)
@@ -56,12 +59,21 @@ async def discover(db: Database, client: VendorClient, clock: Clock, partner_id:
                 db, partner_id, page.races, page.unreadable, reading=reading, now=clock.now()
             )
             race_ids |= {race.race_id for race in page.races}
+            event_ids |= {event.event_id for race in page.races for event in race.events}
             unreadable += len(page.unreadable)
             pages += 1
             answered_at = answered_at or page.dated.answered_at
             reading = await catalog.next_reading(db)  # before the next page is asked for
         if not unreadable:
-            await catalog.mark_unlisted(db, partner_id, race_ids, reading=first, now=clock.now())
+            await catalog.note_list(
+                db,
+                partner_id,
+                race_ids=race_ids,
+                event_ids=event_ids,
+                reading=first,
+                began_at=began_at,
+                now=clock.now(),
+            )
         await catalog.resolve_races(db, partner_id, since=began_at)
         failed = False
     except Exception as caught:
@@ -71,4 +83,4 @@ async def discover(db: Database, client: VendorClient, clock: Clock, partner_id:
         outcome = Outcome(quarantined=unreadable)
         await runs.finish(db, run_id, outcome, calls=pages, error=error, failed=failed, now=clock.now())
     assert answered_at is not None, "a list has a page"
-    return Discovered(frozenset(race_ids), unreadable, answered_at)
+    return Discovered(frozenset(race_ids), frozenset(event_ids), unreadable, answered_at)

@@ -10,7 +10,7 @@ most one call; what overlaps with storing are the calls of other scopes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -19,7 +19,15 @@ from typing import Final
 from bibwire.api import wire
 from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
-from bibwire.domain.errors import EventGone, ListingNotTrusted, Stopped
+from bibwire.domain.doubts import doubtful_events
+from bibwire.domain.errors import (
+    AnswerUnreadable,
+    BibwireError,
+    DatabaseUnavailable,
+    EventGone,
+    ListingNotTrusted,
+    Stopped,
+)
 from bibwire.domain.records import Page, Registration
 from bibwire.domain.sweeps import (
     RESUME_FULL,
@@ -32,7 +40,8 @@ from bibwire.domain.sweeps import (
     Wish,
     plan,
 )
-from bibwire.store import catalog, feed, leases, loader, quarantine, streams
+from bibwire.engine.discovery import discover
+from bibwire.store import catalog, doubts, feed, leases, loader, quarantine, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Connection, Database
 from bibwire.store.leases import Lease
@@ -40,6 +49,8 @@ from bibwire.store.loader import Outcome, Target
 
 # The vendor's filter is inclusive by its own words; if it is not, the second itself must be read.
 SECOND: Final = timedelta(seconds=1)
+# How long a scope is asked for one event at a time before a list is tried again.
+ONE_EVENT_FOR: Final = timedelta(days=7)
 
 
 class _OneEventGone(Exception):
@@ -89,11 +100,16 @@ class ScopeSync:
         self._wish = Wish(live=scope.event_ids, now=clock.now(), lookback=lookback)
         # Of how many events together the vendor was seen to list the first ones and the last.
         self._trusted = 1
+        self._pages_proven = self._try_lists = False
+        self._longest_page = 0
         # What the full listing of this run showed, for what is decided at its end.
         self._listing: Listing | None = None
-        self._before: StreamState | None = None
+        self._before: dict[Stream, StreamState] = {}
         self._shadowed: dict[int, Registration] = {}
         self._removed_listed = False
+        self._not_found: list[int] = []
+        # People of these in a delta contradict the listing that showed nobody.
+        self._empty: frozenset[int] = frozenset()
         self.result = ScopeResult()
 
     async def run(self, *, full: bool, only: Collection[Stream] = tuple(Stream)) -> ScopeResult:
@@ -106,6 +122,7 @@ class ScopeSync:
 
         Raises:
             Stopped: `stopping` said so before a page was asked for.
+            EventGone: The vendor does not find an event; the others are fresh.
             BibwireError: A sweep could not be finished; what it stored stays, its cursor does not
                 move, and the next run goes on at the page that was not committed.
         """
@@ -116,11 +133,18 @@ class ScopeSync:
             [[full_since]] = await streams.run(
                 self._db, "begin_full", *self._key, now=now, resume_after=now - RESUME_FULL
             )
-        self._trusted = state.trusted_length
+        self._trusted, self._pages_proven = state.trusted_length, state.pages_proven
+        self._longest_page = state.longest_page
         self._wish = replace(self._wish, now=now, full_since=full_since)
-        if state.one_event_since is not None:
+        self._empty = frozenset(state.empty_event_ids)
+        # A vendor's habit may be over: the list is tried again, and counted.
+        self._try_lists = state.one_event_since is not None and now - state.one_event_since >= ONE_EVENT_FOR
+        if state.one_event_since is not None and not self._try_lists:
             self._ask_one_event()
-        left = [stream for stream in Stream if full or state.loaded_at is None or stream in only]
+        if self._try_lists or state.relist_since or state.reread_from:
+            await self._take_back()
+        both = full or state.loaded_at is None or state.relist_since is not None or self._try_lists
+        left = [stream for stream in Stream if both or stream in only]
         while self._wish.live and left:
             try:
                 await self._freshen(left[0])
@@ -137,6 +161,12 @@ class ScopeSync:
         await self._restore_shadowed()
         if self._listing is not None:
             await self._settle_missing(self._listing)
+        if self._not_found:
+            numbers = ", ".join(map(str, self._not_found))
+            raise EventGone(
+                f"The vendor does not find event {numbers}: it is asked for again until the race list does "
+                "not show it either."
+            )
         if full:
             assert full_since is not None
             await self._end_full(full_since)
@@ -152,6 +182,15 @@ class ScopeSync:
                 )
             )
 
+    async def _take_back(self) -> None:
+        """List everything again, or read changes again, as was asked for since the last sweep."""
+        async with self._db.transaction() as connection:
+            target = await self._target(connection)
+            if self._try_lists:
+                await streams.write(connection, "try_lists", *self._key, now=target.now)
+            for name in ("take_back", "taken_back"):
+                await streams.write(connection, name, *self._key)
+
     def _ask_one_event(self) -> None:
         self._wish = replace(self._wish, full_list=1, delta_list=1)
 
@@ -166,11 +205,12 @@ class ScopeSync:
         )
 
     async def _drop_event(self, event_id: int) -> None:
+        """Go on without an event; whether it is gone, the next complete race list tells."""
         await catalog.run(
-            self._db, "event_gone", self._scope.partner_id, event_id=event_id, now=self._clock.now()
+            self._db, "event_not_found", self._scope.partner_id, event_id=event_id, now=self._clock.now()
         )
         self._wish = replace(self._wish, live=self._wish.live - {event_id})
-        self.result.notes.append(f"Race {self._scope.race_id}: the vendor no longer knows event {event_id}.")
+        self._not_found.append(event_id)
 
     async def _freshen(self, stream: Stream) -> None:
         state = await streams.load(self._db, *self._key, stream)
@@ -181,11 +221,11 @@ class ScopeSync:
             full_list=self._wish.full_list if stream is Stream.PARTICIPANTS else proven,
             delta_list=proven,
         )
-        if stream is Stream.PARTICIPANTS:
-            self._before = self._before or state
+        self._before.setdefault(stream, state)
+        listing = state.listing if stream is Stream.PARTICIPANTS else None
+        if listing is not None and wish.full_since and listing.ended_at >= wish.full_since:
             # Listed by a run that was cut off before it could decide on what is missing.
-            if wish.full_since and state.listing and state.listing.ended_at >= wish.full_since:
-                self._listing = state.listing
+            self._listing = listing
         for sweep in plan(state, wish):
             state = await self._sweep(stream, replace(state, sweep=None), sweep)
             if stream is Stream.REMOVED and sweep.kind is SweepKind.FULL and sweep.high is None:
@@ -206,6 +246,7 @@ class ScopeSync:
                 after=ahead.after,
                 modified_after=ahead.since,
                 page_size=self._page_size,
+                longest_page=self._longest_page if sweep.kind is SweepKind.FULL else None,
             )
             async with aclosing(pages):
                 try:
@@ -226,14 +267,23 @@ class ScopeSync:
             raise Stopped(f"The sync of race {self._scope.race_id} was stopped; the next one goes on there.")
 
     async def _commit(
-        self, stream: Stream, state: StreamState, sweep: Sweep, page: Page
+        self, stream: Stream, state: StreamState, sweep: Sweep, page: Page, *, counted: bool = False
     ) -> tuple[Sweep | None, StreamState]:
-        """Store a page and where the sweep then stands, in one transaction."""
+        """
+        Store a page and where the sweep then stands, in one transaction.
+
+        The last page of a list that is to be counted leaves the sweep at its last row; the list
+        ends when it was (`counted`).
+        """
         # The vendor's Date is cut to the second: half of one is the best guess of what is missing.
         self.result.clock_ahead = (page.answered_at - self._clock.now()).total_seconds() + 0.5
         listing = stream is Stream.PARTICIPANTS and sweep.kind is SweepKind.FULL
-        if listing:
-            await self._check_list(sweep, page)
+        received = len(page.rows) + len(page.unreadable)
+        if sweep.kind is SweepKind.FULL and received > self._longest_page:
+            self._longest_page = received
+            await catalog.run(self._db, "note_page", self._scope.partner_id, rows=received)
+        to_count = listing and page.is_last and not counted and await self._is_to_be_counted(sweep, page)
+        last_id = max((row.registration_id for row in page.rows), default=sweep.after)
         still_listed = await self._still_listed(page) if stream is Stream.REMOVED else frozenset()
         async with self._db.transaction() as connection:
             target = await self._target(connection)
@@ -245,14 +295,16 @@ class ScopeSync:
                     target,
                     page,
                     decode=wire.decode_participant,
-                    complete_for=frozenset(sweep.groups[sweep.group]) if listing else None,
+                    complete_for=frozenset(sweep.groups[sweep.group]) if listing and not counted else None,
                 )
             else:
                 outcome = await loader.merge_removed_page(
                     connection, target, page, decode=wire.decode_removed, still_listed=still_listed
                 )
+            if stream is Stream.PARTICIPANTS and not listing:
+                await self._note_returned(connection, target, outcome)
             sweep = sweep.counted(as_of=page.as_of, listed=outcome.listed if listing else {})
-            ahead = sweep.advanced(through=page.through)
+            ahead = sweep.advanced(through=last_id if to_count else page.through)
             if ahead is not None:
                 state = replace(state, sweep=ahead)
             elif not (self._scope.is_listed or page.rows or sweep.kind is SweepKind.FULL):
@@ -266,11 +318,16 @@ class ScopeSync:
             if ahead is None and not target.loaded:
                 await self._note_loaded(connection, target)
         self.result.outcome.add(outcome)
+        self._shadowed |= {row.registration_id: row for row in outcome.shadowed} if listing else {}
+        if to_count:
+            assert ahead is not None
+            await self._count_list(sweep)
+            end = replace(page, rows=(), unreadable=(), after=last_id)
+            return await self._commit(stream, state, ahead, end, counted=True)
         if listing:
-            self._shadowed |= {row.registration_id: row for row in outcome.shadowed}
             if ahead is None:
                 assert sweep.high is not None
-                self._listing = Listing(ended_at=target.now, high=sweep.high, counts=sweep.listed)
+                self._listing = Listing(ended_at=target.now, high=sweep.high, counts=sweep.counts)
         elif sweep.kind is SweepKind.FULL:
             for row in page.rows:
                 self._shadowed.pop(row.registration_id, None)
@@ -285,34 +342,87 @@ class ScopeSync:
         if counts is not None:
             await feed.write_loaded(connection, target.partner_id, target.race_id, counts, seen_at=target.now)
 
-    async def _check_list(self, sweep: Sweep, page: Page) -> None:
+    async def _is_to_be_counted(self, sweep: Sweep, page: Page) -> bool:
         """
-        Hold the end of a listing of several events against the vendor's count where it looks odd.
+        Say whether a list that ends here is held against the vendor's count, which costs a call.
 
-        A list that is trusted (one as long was seen to show its last event beside another) and
-        shows something for every event that has rows costs no call.
-
-        Raises:
-            ListingNotTrusted: Events with registrations are missing from it.
+        A list of several events is, the first time under a credential that one is as long, or
+        takes several pages; and any list without the people it should show.
         """
         group = sweep.groups[sweep.group]
-        if len(group) == 1:
-            return
         seen = {row.event_id for row in page.rows} | {each for each, rows in sweep.listed.items() if rows}
-        shown = [place for place, event_id in enumerate(group, start=1) if event_id in seen]
-        if len(shown) > 1 and shown[-1] > self._trusted:
-            self._trusted = shown[-1]
-            await catalog.run(self._db, "trust_list_length", self._scope.partner_id, length=self._trusted)
-        if not page.is_last:
-            return
         silent = [event_id for event_id in group if event_id not in seen]
-        if silent and self._trusted >= len(group):
-            stored = await streams.run(self._db, "active_by_event", *self._key, event_ids=silent)
-            silent = [event_id for event_id, _ in stored]
-        if silent:
+        if len(group) > 1:
+            unproven = len(group) > self._trusted or (page.after > 0 and not self._pages_proven)
+            if unproven or self._try_lists:
+                return True
+        elif silent and not self._before[Stream.PARTICIPANTS].event_ids >= set(group):
+            return True  # nobody, the first time
+        return bool(silent) and bool(await self._active(silent))
+
+    async def _count_list(self, sweep: Sweep) -> None:
+        """
+        Hold a list, stored to its end, against the vendor's count, and trust such lists if it agrees.
+
+        People sign up meanwhile: before a list is called short, the changes since it began are read.
+
+        Raises:
+            ListingNotTrusted: The list is short: ask for one event at a time.
+            AnswerUnreadable: The same of a single event.
+        """
+        group = sweep.groups[sweep.group]
+        expected = Counter({event_id: sweep.listed.get(event_id, 0) for event_id in group})
+        counts = await self._client.participant_counts(self._scope.race_id, group)
+        if any(counts.get(event_id, 0) > expected[event_id] for event_id in group):
+            before = await self._shown(sweep)
+            await self._read_changes(sweep)
+            expected.update(await self._shown(sweep))
+            expected.subtract(before)
             counts = await self._client.participant_counts(self._scope.race_id, group)
-            if any(counts.get(event_id, 0) > 0 for event_id in silent):
-                raise ListingNotTrusted("an answer to a list of events left out an event with registrations")
+        for event_id in group:
+            if counts.get(event_id, 0) > expected[event_id]:
+                said = (
+                    f"the vendor listed {expected[event_id]} registrations of event {event_id} "
+                    f"and counts {counts[event_id]}"
+                )
+                raise ListingNotTrusted(said) if len(group) > 1 else AnswerUnreadable(said)
+        shown = [place for place, event_id in enumerate(group, start=1) if sweep.listed.get(event_id)]
+        several_pages = sweep.after > 0 and len(group) > 1
+        if len(shown) > 1 and (shown[-1] > self._trusted or several_pages):
+            self._trusted = max(self._trusted, shown[-1])
+            self._pages_proven |= several_pages
+            await catalog.run(
+                self._db,
+                "trust_lists",
+                self._scope.partner_id,
+                length=self._trusted,
+                several_pages=several_pages,
+                now=self._clock.now(),
+            )
+
+    async def _shown(self, sweep: Sweep) -> Counter[int]:
+        """Return the active registrations of the list's events, without those it did not show."""
+        assert sweep.high is not None
+        rows = await streams.run(self._db, "missing", *self._key, high=sweep.high)
+        shown = await self._active(sweep.groups[sweep.group])
+        shown.subtract(Counter(event_id for _, event_id in rows if event_id in shown))
+        return shown
+
+    async def _read_changes(self, sweep: Sweep) -> None:
+        """Store what changed since a list began; no cursor moves."""
+        assert sweep.high is not None
+        since = sweep.high - self._wish.lookback.short
+        events, race_id, size = sweep.groups[sweep.group], self._scope.race_id, self._page_size
+        async for page in self._client.participants(race_id, events, modified_after=since, page_size=size):
+            await self.merge_found(page)
+        async for page in self._client.removed_participants(
+            race_id, events, modified_after=since, page_size=size
+        ):
+            async with self._db.transaction() as connection:
+                target = await self._target(connection)
+                self.result.outcome.add(
+                    await loader.merge_removed_page(connection, target, page, decode=wire.decode_removed)
+                )
 
     async def _still_listed(self, page: Page) -> frozenset[int]:
         """
@@ -356,19 +466,33 @@ class ScopeSync:
                     await loader.restore(connection, target, rows, high=self._listing.high)
                 )
 
+    async def _note_returned(self, connection: Connection, target: Target, outcome: Outcome) -> None:
+        """Have everything listed again if people are back whom a listing took for gone."""
+        back = self._empty & outcome.listed.keys()
+        if back or outcome.returned:
+            await streams.write(connection, "ask_relist", *self._key, now=target.now)
+            await doubts.forget(connection, *self._key, back)
+            self._empty -= back
+
     async def _settle_missing(self, listing: Listing) -> None:
-        """Decide on stored registrations a full listing did not show, by the vendor's own count."""
+        """
+        Decide on stored registrations a full listing did not show, by the vendor's own counts.
+
+        Where too many are missing, rights may have been lost without a word, and the counts with
+        them: that takes a second listing, and a race list that shows race and event after it.
+        """
         missing = await self._missing(listing)
         if not missing:
+            await self._settle(listing, [])
             return
-        event_ids = sorted(set(missing.values()))
         if not self._scope.is_listed and not any(listing.counts.values()):
-            # Access that is withdrawn can look like this, and then the counts are nothing too.
             await self._leave_missing(
                 "the race is not in the race list any more and shows nobody: its "
                 f"{len(missing)} stored registrations stay as they are"
             )
             return
+        # Of all events: one may have got whom another one lost.
+        event_ids = sorted(listing.counts.keys() | set(missing.values()))
         expected = {event_id: listing.counts.get(event_id, 0) for event_id in event_ids}
         counts = await self._client.participant_counts(self._scope.race_id, event_ids)
         if any(counts.get(event_id) != expected[event_id] for event_id in event_ids):
@@ -377,37 +501,92 @@ class ScopeSync:
             for stream in Stream:
                 await self._freshen(stream)
             missing = await self._missing(listing)
-            stored = await streams.run(self._db, "active_by_event", *self._key, event_ids=event_ids)
-            expected = Counter(dict(stored)) - Counter(missing.values())
+            expected = await self._active(event_ids) - Counter(missing.values())
             counts = await self._client.participant_counts(self._scope.race_id, event_ids)
-        odd = [event_id for event_id in event_ids if counts.get(event_id) != expected.get(event_id, 0)]
-        absent = [registration_id for registration_id, event_id in missing.items() if event_id not in odd]
-        if absent:
-            async with self._db.transaction() as connection:
-                target = await self._target(connection)
+        gone, stored = Counter(missing.values()), await self._active(event_ids)
+        odd = [each for each in gone if counts.get(each) != expected.get(each, 0)]
+        doubtful = doubtful_events(gone, stored=stored, listed=listing.counts, counted=counts)
+        believed = await self._confirmed(listing, doubtful.difference(odd))
+        open_ = doubtful.difference(odd, believed)
+        absent = [each for each, event_id in missing.items() if event_id not in open_ and event_id not in odd]
+        await self._settle(listing, absent, undecided=open_, believed=believed)
+        if odd:
+            await self._leave_missing(
+                f"{sum(gone[each] for each in odd)} stored registrations are not listed any more, but for "
+                f"event {odd[0]} the vendor counts {counts.get(odd[0], 'nothing')} and lists "
+                f"{expected.get(odd[0], 0)}: they stay as they are until both agree"
+            )
+        elif open_:
+            await self._leave_missing(
+                f"{sum(gone[each] for each in open_)} of {sum(stored[each] for each in open_)} stored "
+                "registrations are neither listed nor counted any more, which lost rights would look like "
+                "too: they stay as they are; if they are gone indeed, another 'bibwire sync --full' marks "
+                "them, provided that the race list still shows the race and its events"
+            )
+
+    async def _settle(
+        self,
+        listing: Listing,
+        absent: Sequence[int],
+        *,
+        undecided: Collection[int] = (),
+        believed: Collection[int] = (),
+    ) -> None:
+        """Mark registrations as absent, and keep what the listing leaves in doubt."""
+        async with self._db.transaction() as connection:
+            target = await self._target(connection)
+            if absent:
                 self.result.outcome.add(
                     await loader.mark_absent(connection, target, absent, high=listing.high)
                 )
-        if odd:
-            await self._leave_missing(
-                f"{len(missing) - len(absent)} stored registrations are not listed any more, but for event "
-                f"{odd[0]} the vendor counts {counts.get(odd[0], 'nothing')} and lists "
-                f"{expected.get(odd[0], 0)}: they stay as they are until both agree"
+            await doubts.keep(
+                connection,
+                *self._key,
+                listed=listing.counts,
+                undecided=undecided,
+                believed=believed,
+                high=listing.high,
+                now=target.now,
             )
+
+    async def _confirmed(self, listing: Listing, event_ids: Collection[int]) -> frozenset[int]:
+        """Return those events that an earlier listing showed alike and the race list still shows now."""
+        before = await doubts.doubted_before(self._db, *self._key, event_ids, high=listing.high)
+        if not before:
+            return before
+        try:
+            found = await discover(self._db, self._client, self._clock, self._scope.partner_id)
+        except DatabaseUnavailable:
+            raise
+        except BibwireError:
+            return frozenset()  # discovery has its own line of sync_history
+        if found.unreadable or self._scope.race_id not in found.race_ids:
+            return frozenset()
+        return before & found.event_ids
+
+    async def _active(self, event_ids: Collection[int]) -> Counter[int]:
+        """Return how many active registrations of each event are stored."""
+        rows = await streams.run(self._db, "active_by_event", *self._key, event_ids=list(event_ids))
+        return Counter(dict(rows))
 
     async def _missing(self, listing: Listing) -> dict[int, int]:
         """Return the event of each active registration that neither the listing nor anything since showed."""
         return dict(await streams.run(self._db, "missing", *self._key, high=listing.high))
 
     async def _leave_missing(self, why: str) -> None:
-        """Say that a listing was not complete, and let the cursor stand where it stood before it."""
+        """Say that a listing was not complete, and let the cursors stand where they stood before it."""
         self.result.unsettled = f"{why[0].upper()}{why[1:]}."
-        if self._before is not None and self._before.cursor_at is not None:
-            async with self._db.transaction() as connection:
-                await self._target(connection)
-                await streams.write(
-                    connection, "take_cursor_back", *self._key, cursor_at=self._before.cursor_at
-                )
+        async with self._db.transaction() as connection:
+            await self._target(connection)
+            for stream, before in self._before.items():
+                if before.cursor_at is not None:
+                    await streams.write(
+                        connection,
+                        "take_cursor_back",
+                        *self._key,
+                        stream=stream.value,
+                        cursor_at=before.cursor_at,
+                    )
 
     async def _end_full(self, began_at: datetime) -> None:
         """Note that both streams were listed, and what of the quarantine is over."""

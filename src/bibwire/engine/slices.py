@@ -24,6 +24,7 @@ from bibwire.domain.errors import (
     Blocked,
     BudgetSpent,
     CallerRefused,
+    EventGone,
     PartnerStopped,
     RaceGone,
     ScopeBusy,
@@ -255,6 +256,9 @@ class Slices:
             seconds = rules.wait_after_failure(turn.failures + 1, slowest, spread=scope.race_id % 100 / 100)
             again_at = now + timedelta(seconds=seconds)
             await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now)
+            if isinstance(error, EventGone):
+                # The list tells whether it is.
+                await schedule.discover_by(self._db, scope.partner_id, by=now + GONE_AGAIN)
         log.warning(
             "race not polled",
             action="sweep",

@@ -125,7 +125,7 @@ class Sweeper:
             swept.clock_ahead = sync.result.clock_ahead
         now = self._clock.now()
         if isinstance(swept.error, AccessLost):
-            await catalog.run(self._db, "lose_access", scope.partner_id, race_id=scope.race_id, now=now)
+            await catalog.lose_access(self._db, *key, now=now)
         if isinstance(swept.error, RaceGone):
             await catalog.run(self._db, "race_gone", scope.partner_id, race_id=scope.race_id, now=now)
         if swept.text is not None and not isinstance(

@@ -91,6 +91,7 @@ async def store_races(
                 )
         for name in ("drop_older_races", "drop_older_events"):
             await connection.execute(named[name], {"reading": reading})
+        await connection.execute(named["relist_returned"], {"now": now})
         await connection.execute(named["merge_races"])
         await connection.execute(named["merge_events"])
         for name in ("note_shown_races", "note_shown_events"):
@@ -105,24 +106,51 @@ async def next_reading(db: Database) -> int:
     return int(number)
 
 
-async def mark_unlisted(
-    db: Database, partner_id: int, race_ids: Collection[int], *, reading: int, now: datetime
+async def note_list(
+    db: Database,
+    partner_id: int,
+    *,
+    race_ids: Collection[int],
+    event_ids: Collection[int],
+    reading: int,
+    began_at: datetime,
+    now: datetime,
 ) -> None:
     """
-    Mark the races that a complete list does not show.
+    Mark what a complete list does not show: races as unlisted, events that were not found as removed.
 
     Args:
-        race_ids: What it shows.
+        race_ids, event_ids: What the list shows.
         reading: Number of its first page: what was shown to others since is listed, too.
+        began_at: When its reading began, by our clock.
     """
     named = statements("catalog")
     key = {"partner_id": partner_id, "reading": reading}
     async with db.transaction() as connection:
         await connection.execute(named["lock_list"], key)
-        shown = await connection.execute(named["shown_since"], key)
-        listed = sorted({*race_ids, *(row[0] for row in await shown.fetchall())})
-        for name in ("note_unlisted", "mark_unlisted"):
-            await connection.execute(named[name], {**key, "race_ids": listed, "now": now})
+        races = await connection.execute(named["shown_since"], key)
+        listed = sorted({*race_ids, *(row[0] for row in await races.fetchall())})
+        events = await connection.execute(named["events_shown_since"], key)
+        found = sorted({*event_ids, *(row[0] for row in await events.fetchall())})
+        values = {**key, "race_ids": listed, "event_ids": found, "began_at": began_at, "now": now}
+        for name in (
+            "note_unlisted",
+            "reread_unlisted",
+            "mark_unlisted",
+            "events_found",
+            "events_gone",
+            "list_read",
+        ):
+            await connection.execute(named[name], values)
+
+
+async def lose_access(db: Database, partner_id: int, race_id: int, *, now: datetime) -> None:
+    """Note that the vendor denies us a race's participants."""
+    named = statements("catalog")
+    values = {"partner_id": partner_id, "race_id": race_id, "now": now}
+    async with db.transaction() as connection:
+        for name in ("relist_lost", "lose_access"):
+            await connection.execute(named[name], values)
 
 
 async def resolve_races(db: Database, partner_id: int, *, since: datetime) -> None:

@@ -25,6 +25,7 @@ from psycopg.rows import TupleRow
 
 from bibwire.domain.errors import BadRecord
 from bibwire.domain.merge import (
+    ABSENT,
     VENDOR_COLUMNS,
     Kind,
     Merge,
@@ -62,7 +63,7 @@ class Outcome:
     What became of a page's rows.
 
     `listed` counts them by event id as the vendor listed them; `shadowed` are listed as active
-    while a later removal stands.
+    while a later removal stands; `returned` of those restored had been taken for absent.
     """
 
     inserted: int = 0
@@ -74,6 +75,7 @@ class Outcome:
     bibs: Counter[str] = field(default_factory=Counter)
     listed: dict[int, int] = field(default_factory=dict)
     shadowed: list[Registration] = field(default_factory=list)
+    returned: int = 0
 
     @property
     def changes(self) -> int:
@@ -96,6 +98,7 @@ class Outcome:
                 self.inserted += 1
             elif merge.kind is Kind.RESTORED:
                 self.restored += 1
+                self.returned += merge.before.removed_reason == ABSENT
             else:
                 self.updated += 1
             if not in_feed or merge.kind is Kind.REMOVED or merge.bib_from == merge.bib_to:
@@ -142,6 +145,7 @@ async def merge_listed_page(
     outcome = Outcome(listed=dict(Counter(row.event_id for row in rows.values() if row.event_id is not None)))
     if complete_for is not None:
         await _note_missing(connection, target, rows, stored)
+    await _note_found(connection, target, list(rows))
 
     different: list[tuple[Registration, bytes]] = []
     bad: list[quarantine.Entry] = _unreadable(page.unreadable)
@@ -325,16 +329,24 @@ async def _note_missing(
     rows: dict[int, RawRow],
     stored: dict[int, tuple[Any, ...]],
 ) -> None:
-    """Note stored rows the page should show and does not, and those it shows under another event."""
+    """Note stored rows the page should show and does not."""
     missing = [row[0] for row in stored.values() if row[2] and row[0] not in rows]
     if missing:
         await connection.execute(
             statements("loader")["note_missing"], {**_key(target), "registration_ids": missing}
         )
-    moved = [registration_id for registration_id in rows if registration_id not in stored]
-    if moved and target.loaded:
+
+
+async def _note_found(connection: Connection, target: Target, registration_ids: Sequence[int]) -> None:
+    """
+    Note that registrations are listed after all, were it in the very second they were missed in.
+
+    That is so of those listed under another event, and of a page that is asked for a second time:
+    the first time it came out short.
+    """
+    if registration_ids:
         await connection.execute(
-            statements("loader")["found_after_all"], {**_key(target), "registration_ids": moved}
+            statements("loader")["found_after_all"], {**_key(target), "registration_ids": registration_ids}
         )
 
 

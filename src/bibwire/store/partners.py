@@ -27,6 +27,7 @@ LONGEST_NAME = 100
 TABLES = (
     "detection_lag",
     "plans",
+    "doubts",
     "missing",
     "streams",
     "scopes",
@@ -212,7 +213,8 @@ class Partners:
             await _count_calls(connection, partner.partner_id, calls_made)
             # In the planner's order: the plan, then the scopes.
             await connection.execute(_SQL["plan_again"], {"partner_id": partner.partner_id})
-            await connection.execute(_SQL["forgive"], {"partner_id": partner.partner_id})
+            for name in ("forgive", "ask_lists_again"):
+                await connection.execute(_SQL[name], {"partner_id": partner.partner_id})
         return await self.get(partner.name)
 
     async def limit(self, name: str, calls_per_hour: int) -> Partner:

@@ -230,6 +230,11 @@ async def close(
     await db.fetch(_named("close"), partner_id=partner_id, race_id=race_id, now=now, discover_by=discover_by)
 
 
+async def discover_by(db: Database, partner_id: int, *, by: datetime) -> None:
+    """Read a partner's race list at that instant at the latest."""
+    await db.fetch(_named("discover_by"), partner_id=partner_id, discover_by=by)
+
+
 async def discover_all(db: Database) -> None:
     """Read every race list at once."""
     await db.fetch(_named("discover_all"))

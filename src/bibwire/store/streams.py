@@ -23,13 +23,21 @@ class ScopeState:
 
     `loaded_at` is when its first load ended, `one_event_since` since when it asks event by
     event, `full_since` when the full sync began that goes on or was interrupted. `trusted_length`
-    is of how many events together its partner's lists are believed.
+    is of how many events together its partner's lists are believed, `pages_proven` whether those of
+    several pages are, and `longest_page` how many rows a page had at most. `relist_since` and
+    `reread_from` are what `take_back` does. `empty_event_ids` were last listed without anybody,
+    though people of them were stored.
     """
 
     loaded_at: datetime | None
     one_event_since: datetime | None
     full_since: datetime | None
     trusted_length: int
+    pages_proven: bool
+    longest_page: int
+    relist_since: datetime | None
+    reread_from: datetime | None
+    empty_event_ids: list[int]
 
 
 async def open_scope(db: Database, partner_id: int, race_id: int) -> None:

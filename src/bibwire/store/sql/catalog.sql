@@ -61,6 +61,13 @@ FROM bibwire.races
 WHERE partner_id = %(partner_id)s
   AND list_reading >= %(reading)s;
 
+-- name: events_shown_since
+-- Events of a partner of which pages numbered from `reading` on have told.
+SELECT event_id
+FROM bibwire.events
+WHERE partner_id = %(partner_id)s
+  AND list_reading >= %(reading)s;
+
 -- name: note_unlisted
 -- Races that a complete list, begun at `reading`, is the first not to show.
 UPDATE bibwire.races
@@ -68,6 +75,17 @@ SET list_reading = %(reading)s
 WHERE partner_id = %(partner_id)s
   AND unlisted_at IS NULL
   AND race_id <> ALL (%(race_ids)s);
+
+-- name: relist_returned
+-- Of races that were gone or unlisted and are back, everything is listed again: what happened
+-- meanwhile may be in no list of changes.
+UPDATE bibwire.scopes AS c
+SET relist_since = coalesce(c.relist_since, %(now)s)
+FROM race_stage AS s
+JOIN bibwire.races AS old USING (partner_id, race_id)
+WHERE c.partner_id = s.partner_id
+  AND c.race_id = s.race_id
+  AND (old.removed_at IS NOT NULL OR old.unlisted_at IS NOT NULL);
 
 -- name: merge_races
 -- Store races that are new or differ; one that was gone or unlisted is back.
@@ -133,6 +151,23 @@ SET race_id = excluded.race_id,
     changed_at = excluded.changed_at,
     removed_at = NULL;
 
+-- name: reread_unlisted
+-- Rights may be lost since the last complete list: what such races answered since is not believed.
+UPDATE bibwire.scopes AS c
+SET reread_from = least(c.reread_from, coalesce(p.race_list_at, r.first_seen_at))
+FROM bibwire.races AS r
+JOIN bibwire.partners AS p USING (partner_id)
+WHERE c.partner_id = r.partner_id
+  AND c.race_id = r.race_id
+  AND r.partner_id = %(partner_id)s
+  AND r.unlisted_at IS NULL
+  AND r.race_id <> ALL (%(race_ids)s);
+
+-- name: list_read
+UPDATE bibwire.partners
+SET race_list_at = %(began_at)s
+WHERE partner_id = %(partner_id)s;
+
 -- name: mark_unlisted
 -- Races that a complete race list does not show. They are read on while the vendor answers.
 UPDATE bibwire.races
@@ -158,6 +193,20 @@ ORDER BY e.race_id, e.event_id;
 -- name: race_known
 SELECT EXISTS (SELECT FROM bibwire.races WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s);
 
+-- name: relist_lost
+-- When access comes back everything is listed again; until then nothing since the last complete
+-- race list is called fresh.
+UPDATE bibwire.scopes AS c
+SET relist_since = coalesce(c.relist_since, %(now)s),
+    reread_from = least(c.reread_from, coalesce(p.race_list_at, r.first_seen_at))
+FROM bibwire.races AS r
+JOIN bibwire.partners AS p USING (partner_id)
+WHERE c.partner_id = r.partner_id
+  AND c.race_id = r.race_id
+  AND r.partner_id = %(partner_id)s
+  AND r.race_id = %(race_id)s
+  AND r.access_lost_at IS NULL;
+
 -- name: lose_access
 UPDATE bibwire.races
 SET access_lost_at = coalesce(access_lost_at, %(now)s)
@@ -168,15 +217,41 @@ UPDATE bibwire.races
 SET removed_at = coalesce(removed_at, %(now)s)
 WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
 
--- name: event_gone
+-- name: event_not_found
 UPDATE bibwire.events
-SET removed_at = coalesce(removed_at, %(now)s)
+SET not_found_at = coalesce(not_found_at, %(now)s)
 WHERE partner_id = %(partner_id)s AND event_id = %(event_id)s;
 
--- name: trust_list_length
+-- name: events_found
+-- A complete race list shows these.
+UPDATE bibwire.events
+SET not_found_at = NULL
+WHERE partner_id = %(partner_id)s
+  AND not_found_at IS NOT NULL
+  AND event_id = ANY (%(event_ids)s);
+
+-- name: events_gone
+-- Events the vendor did not find before a complete race list was begun, which does not show them.
+UPDATE bibwire.events
+SET removed_at = %(now)s
+WHERE partner_id = %(partner_id)s
+  AND not_found_at <= %(began_at)s
+  AND removed_at IS NULL
+  AND event_id <> ALL (%(event_ids)s);
+
+-- name: note_page
 UPDATE bibwire.credentials
-SET trusted_list_length = %(length)s
-WHERE partner_id = %(partner_id)s AND trusted_list_length < %(length)s;
+SET longest_page = %(rows)s
+WHERE partner_id = %(partner_id)s AND longest_page < %(rows)s;
+
+-- name: trust_lists
+UPDATE bibwire.credentials
+SET trusted_list_length = greatest(trusted_list_length, %(length)s),
+    list_pages_proven_at = CASE
+        WHEN %(several_pages)s::boolean THEN coalesce(list_pages_proven_at, %(now)s::timestamptz)
+        ELSE list_pages_proven_at
+    END
+WHERE partner_id = %(partner_id)s;
 
 -- name: full_sync_since
 -- Begin of the full sync that goes on or was interrupted; null: none.

@@ -117,7 +117,7 @@ SELECT %(partner_id)s, %(race_id)s, unnest(%(registration_ids)s::bigint[])
 ON CONFLICT DO NOTHING;
 
 -- name: found_after_all
--- Listed under another event of the same sweep.
+-- Listed under another event of the same sweep, among the changes since, or when asked again.
 DELETE FROM bibwire.missing
 WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s

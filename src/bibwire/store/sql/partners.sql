@@ -64,6 +64,8 @@ SET kind = %(kind)s,
     failing_since = NULL,
     failing_reason = NULL,
     trusted_list_length = CASE WHEN kind = %(kind)s THEN trusted_list_length ELSE 1 END,
+    list_pages_proven_at = CASE WHEN kind = %(kind)s THEN list_pages_proven_at END,
+    longest_page = CASE WHEN kind = %(kind)s THEN longest_page ELSE 0 END,
     key_encrypted = %(key_encrypted)s,
     secret_encrypted = %(secret_encrypted)s,
     rotated_at = now()
@@ -173,6 +175,13 @@ SET failures = 0,
 WHERE partner_id = %(partner_id)s
   AND next_due_at IS NOT NULL;
 
+-- name: ask_lists_again
+-- What lists the old credential was answered says nothing about the new one.
+UPDATE bibwire.scopes
+SET one_event_since = '2000-01-01 00:00:00+00'
+WHERE partner_id = %(partner_id)s
+  AND one_event_since IS NOT NULL;
+
 -- name: mark_verified
 -- A method that needs rights answered under this credential, unless it was replaced meanwhile.
 UPDATE bibwire.credentials
@@ -234,6 +243,9 @@ WHERE partner_id = %(partner_id)s;
 -- name: remove_detection_lag
 DELETE FROM bibwire.detection_lag
 WHERE partner_id = %(partner_id)s;
+
+-- name: remove_doubts
+DELETE FROM bibwire.doubts WHERE partner_id = %(partner_id)s;
 
 -- name: remove_missing
 DELETE FROM bibwire.missing WHERE partner_id = %(partner_id)s;

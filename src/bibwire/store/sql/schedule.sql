@@ -239,6 +239,11 @@ SET next_discovery_at = %(next_at)s,
     next_plan_at = least(next_plan_at, %(now)s)
 WHERE partner_id = %(partner_id)s;
 
+-- name: discover_by
+UPDATE bibwire.plans
+SET next_discovery_at = least(next_discovery_at, %(discover_by)s)
+WHERE partner_id = %(partner_id)s;
+
 -- name: discover_all
 -- Read every race list at once.
 UPDATE bibwire.plans

@@ -10,14 +10,20 @@ VALUES (%(partner_id)s, %(race_id)s, 'participants'), (%(partner_id)s, %(race_id
 ON CONFLICT DO NOTHING;
 
 -- name: scope
+-- How a scope stands, and how far its partner's lists of events are believed.
 SELECT
-    loaded_at,
-    one_event_since,
-    full_since,
-    (SELECT c.trusted_list_length FROM bibwire.credentials AS c WHERE c.partner_id = %(partner_id)s)
-FROM bibwire.scopes
-WHERE partner_id = %(partner_id)s
-  AND race_id = %(race_id)s;
+    s.loaded_at, s.one_event_since, s.full_since,
+    c.trusted_list_length, c.list_pages_proven_at IS NOT NULL, c.longest_page,
+    s.relist_since, s.reread_from,
+    ARRAY(
+        SELECT d.event_id
+        FROM bibwire.doubts AS d
+        WHERE d.partner_id = s.partner_id AND d.race_id = s.race_id AND d.listed = 0
+    )
+FROM bibwire.scopes AS s
+JOIN bibwire.credentials AS c USING (partner_id)
+WHERE s.partner_id = %(partner_id)s
+  AND s.race_id = %(race_id)s;
 
 -- name: stream
 SELECT
@@ -67,13 +73,50 @@ WHERE partner_id = %(partner_id)s
   AND stream = %(stream)s;
 
 -- name: take_cursor_back
--- The full listing that moved the participants' cursor was not complete.
+-- The full listing that moved the cursor was not complete.
 UPDATE bibwire.streams
 SET cursor_at = least(cursor_at, %(cursor_at)s)
 WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s
-  AND stream = 'participants'
+  AND stream = %(stream)s
   AND cursor_at IS NOT NULL;
+
+-- name: ask_relist
+-- Let the next sweep list everything again.
+UPDATE bibwire.scopes
+SET relist_since = coalesce(relist_since, %(now)s)
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: try_lists
+-- Ask for all events together again, from the beginning.
+UPDATE bibwire.scopes
+SET one_event_since = NULL,
+    relist_since = coalesce(relist_since, %(now)s)
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
+
+-- name: take_back
+-- Do to the streams what the scope asks for: forget which events the cursors speak for, and read
+-- changes again. The interrupted sweep would end at a cursor that knows nothing of it.
+UPDATE bibwire.streams AS t
+SET event_ids = CASE WHEN s.relist_since IS NULL THEN t.event_ids ELSE '{}' END,
+    cursor_at = CASE WHEN t.cursor_at IS NOT NULL THEN least(t.cursor_at, s.reread_from) END,
+    long_at = CASE WHEN s.reread_from IS NULL THEN t.long_at END,
+    sweep_kind = CASE WHEN s.relist_since IS NULL AND t.sweep_since IS NULL THEN t.sweep_kind END,
+    listing_ended_at = CASE WHEN s.relist_since IS NULL THEN t.listing_ended_at END
+FROM bibwire.scopes AS s
+WHERE t.partner_id = %(partner_id)s
+  AND t.race_id = %(race_id)s
+  AND s.partner_id = t.partner_id
+  AND s.race_id = t.race_id;
+
+-- name: taken_back
+UPDATE bibwire.scopes
+SET relist_since = NULL,
+    reread_from = NULL
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s;
 
 -- name: loaded_counts
 -- True if both streams have a cursor, and what the mirror holds of the scope.
