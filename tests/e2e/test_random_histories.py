@@ -12,9 +12,11 @@ and BIBWIRE_FUZZ_SEED repeats it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -407,6 +409,11 @@ class Story:
         self.house.run(run())
         self.stopped_at = self.world.now
         self.house.restart()
+        with warnings.catch_warnings():
+            # A process that is killed closes nothing, and takes its sockets with it: one that was
+            # just being connected stays open here until it is collected.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
         self.check_always()
 
     def check_always(self) -> None:
