@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -79,6 +80,7 @@ class Canned:
     def __init__(self, events: int) -> None:
         self.listed: Sequence[Body] = ()
         self.events = events
+        self._counts: Counter[int] = Counter()
 
     async def participants(
         self,
@@ -88,10 +90,12 @@ class Canned:
         after: int,
         modified_after: datetime | None,
         page_size: int,
+        longest_page: int | None,
     ) -> AsyncGenerator[Page, None]:
         # What is listed here holds the rows of all events, whichever are asked for.
         assert len(event_ids) == self.events, "the engine did not ask for all events together"
-        fullness = Fullness(page_size)
+        fullness = Fullness(page_size, longest=longest_page)
+        self._counts.clear()
         # A first page of a round number of rows is followed by one more, which is empty.
         for body in (*self.listed, Body(b"[]", self.listed[-1].answered_at)):
             page = page_of(
@@ -103,6 +107,7 @@ class Canned:
                 answered_at=body.answered_at,
                 as_of=body.answered_at,
             )
+            self._counts.update(row.event_id for row in page.rows if row.event_id is not None)
             yield page
             if page.through is None:
                 return
@@ -116,9 +121,13 @@ class Canned:
         after: int,
         modified_after: datetime | None,
         page_size: int,
+        longest_page: int | None,
     ) -> AsyncGenerator[Page, None]:
         at = self.listed[0].answered_at
         yield Page((), (), at, after, None, as_of=at)
+
+    async def participant_counts(self, race_id: int, event_ids: Sequence[int]) -> dict[int, int]:
+        return dict(self._counts)
 
 
 class Bench:
