@@ -344,10 +344,15 @@ async def _note_found(connection: Connection, target: Target, registration_ids: 
     That is so of those listed under another event, and of a page that is asked for a second time:
     the first time it came out short.
     """
-    if registration_ids:
-        await connection.execute(
-            statements("loader")["found_after_all"], {**_key(target), "registration_ids": registration_ids}
-        )
+    if not registration_ids:
+        return
+    key, named = _key(target), statements("loader")
+    ends = {"lowest": min(registration_ids), "highest": max(registration_ids)}
+    # Hardly ever any: to send the ids of every page would be a tenth of what an unchanged one costs.
+    cursor = await connection.execute(named["missed"], key | ends)
+    found = {row[0] for row in await cursor.fetchall()}.intersection(registration_ids)
+    if found:
+        await connection.execute(named["found_after_all"], key | {"registration_ids": list(found)})
 
 
 def _digest(raw: bytes) -> bytes:

@@ -116,6 +116,14 @@ INSERT INTO bibwire.missing (partner_id, race_id, registration_id)
 SELECT %(partner_id)s, %(race_id)s, unnest(%(registration_ids)s::bigint[])
 ON CONFLICT DO NOTHING;
 
+-- name: missed
+-- What the full sweep going on did not list, within the ids of a page.
+SELECT registration_id
+FROM bibwire.missing
+WHERE partner_id = %(partner_id)s
+  AND race_id = %(race_id)s
+  AND registration_id BETWEEN %(lowest)s AND %(highest)s;
+
 -- name: found_after_all
 -- Listed under another event of the same sweep, among the changes since, or when asked again.
 DELETE FROM bibwire.missing
