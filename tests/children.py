@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +20,7 @@ from bibwire import logs
 from bibwire.clock import SystemClock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.errors import Blocked
+from bibwire.engine.backfill import BackfillRequest
 from bibwire.engine.reports import SyncRequest
 from bibwire.runtime import open_runtime
 from bibwire.settings import load_settings
@@ -178,6 +180,19 @@ async def sync(kind: str, page_size: str) -> None:
         print("note:", note)
 
 
+async def backfill(page_size: str) -> None:
+    """Load ten years of what BIBWIRE_* names; say each error and note."""
+    settings = load_settings()
+    logs.set_up(level="ERROR")
+    async with open_runtime(settings, page_size=int(page_size)) as runtime:
+        since = runtime.clock.now() - timedelta(days=3650)
+        report = await runtime.backfill(BackfillRequest(since=since))
+    for error in report.errors:
+        print(error.race_id, error.error)
+    for note in report.notes:
+        print("note:", note)
+
+
 async def upgrade(conninfo: str) -> None:
     """Bring the schema up to date."""
     migrate.upgrade(conninfo)
@@ -187,6 +202,16 @@ async def upgrade(conninfo: str) -> None:
 if __name__ == "__main__":
     programs = {
         each.__name__: each
-        for each in (spend, wait_for_permit, call, hold_places, hold_lease, stop_in_a_page, sync, upgrade)
+        for each in (
+            spend,
+            wait_for_permit,
+            call,
+            hold_places,
+            hold_lease,
+            stop_in_a_page,
+            sync,
+            backfill,
+            upgrade,
+        )
     }
     asyncio.run(programs[sys.argv[1]](*sys.argv[2:]))

@@ -22,6 +22,7 @@ from bibwire.domain.budget import Urgency
 from bibwire.domain.errors import AccessLost, Blocked, SettingsError
 from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
+from bibwire.engine.backfill import Backfill, BackfillProgress, BackfillReport, BackfillRequest
 from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import LIST_FROM
 from bibwire.engine.planner import DISCOVER, SWEEP, Planner
@@ -107,6 +108,31 @@ class Runtime:
         clients = Clients(self.open_client, self.clock)
         try:
             return await self._upkeep(clients).read_list(partner)
+        finally:
+            await clients.close()
+
+    async def backfill(
+        self, request: BackfillRequest, watch: Callable[[BackfillProgress], None] | None = None
+    ) -> BackfillReport:
+        """
+        Load history; see `Backfill.run`.
+
+        Raises:
+            SettingsError: The partner or race is unknown, or the partner is paused.
+            DatabaseUnavailable: PostgreSQL cannot be used. What was committed stays.
+        """
+        partners = await self.engine.chosen(request.partner)
+        clients = Clients(self.open_client, self.clock)
+        try:
+            backfill = Backfill(
+                db=self.db,
+                partners=self.partners,
+                clients=clients,
+                clock=self.clock,
+                sweeper=self.sweeper,
+                budget_time=self.budget_time,
+            )
+            return await backfill.run(partners, request, watch)
         finally:
             await clients.close()
 

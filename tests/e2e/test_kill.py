@@ -63,7 +63,8 @@ class Scene:
             house.add_partner(account)
 
     def start(self, kind: str) -> subprocess.Popen[str]:
-        return children.start("sync", kind, PAGE, **self._environment)
+        program = ("backfill",) if kind == "backfill" else ("sync", kind)
+        return children.start(*program, PAGE, **self._environment)
 
     def sync(self, kind: str) -> str:
         """Sync in a process that is left alone; return what it said of errors."""

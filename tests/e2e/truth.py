@@ -199,8 +199,8 @@ class Replay:
     """
     A reader of one partner's feed, which remembers one number.
 
-    `take` reads on from there. When it meets a scope's `loaded` it takes the scope's rows as they
-    stand in the table, less what the feed has told of them since.
+    `take` reads on from there. When it meets a scope's `loaded` it takes the scope's rows, or those
+    of the events it names, as they stand in the table, less what the feed has told of them since.
     """
 
     partner: str
@@ -239,12 +239,22 @@ class Replay:
             )
 
     def _load(self, change: Row, stored: Mapping[int, Row], later: list[Row]) -> None:
-        race_id = change["race_id"]
-        assert race_id not in self.loaded, f"race {race_id} is loaded twice"
+        race_id, events = change["race_id"], change["fields"].get("event_ids")
+        assert (race_id in self.loaded) == (events is not None), f"race {race_id} is loaded twice"
         self.loaded.add(race_id)
-        state = {number: dict(row) for number, row in stored.items() if row["race_id"] == race_id}
+        state = {
+            number: dict(row)
+            for number, row in stored.items()
+            if row["race_id"] == race_id and (events is None or row["event_id"] in events)
+        }
+        later = [row for row in later if row["kind"] == "loaded" or row["race_id"] == race_id]
+        for row in later:
+            if row["kind"] == "loaded" and row["race_id"] == race_id:  # of these it is told later
+                told_later = set(row["fields"]["event_ids"])
+                state = {number: each for number, each in state.items() if each["event_id"] not in told_later}
+        assert not state.keys() & self.state.keys(), "loaded twice"
         for row in reversed(later):
-            if row["race_id"] == race_id and row["kind"] != "loaded":
+            if row["kind"] != "loaded" and row["registration_id"] in state:
                 person = state[row["registration_id"]]
                 for column, (before, after) in row["fields"].items():
                     assert person[column] == after, (row, person)

@@ -23,13 +23,14 @@ from bibwire.api.answers import check_answer, parse_http_date, retry_after_secon
 from bibwire.api.endpoints import (
     PARTICIPANT_COUNTS,
     PARTICIPANTS,
+    RACE,
     RACES,
     REMOVED_PARTICIPANTS,
     Endpoint,
 )
 from bibwire.api.paging import Fullness, page_of
 from bibwire.api.participants import decode_participant
-from bibwire.api.races import count_races, decode_counts, decode_race_list
+from bibwire.api.races import count_races, decode_counts, decode_race, decode_race_list
 from bibwire.api.retry import Backoff
 from bibwire.api.rows import Cut, cut
 from bibwire.api.transport import Answer, Transport, check_base_url
@@ -166,6 +167,10 @@ class VendorClient:
             if not is_full:
                 return
             number, before = number + 1, ids
+
+    async def race(self, race_id: int) -> RacePage:
+        """Return a race with its events of all years; the list of races shows the present ones alone."""
+        return await self._call(RACE, race_id, [], decode_race)
 
     def participants(
         self,

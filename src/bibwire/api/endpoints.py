@@ -46,6 +46,14 @@ RACES: Final = Endpoint(
     page="https://runsignup.com/API/races/GET",
 )
 
+RACE: Final = Endpoint(
+    name="race",
+    path="/race/{race_id}",
+    fixed=_fixed(),
+    page_size=None,
+    page="https://runsignup.com/API/race/:race_id/GET",
+)
+
 PARTICIPANTS: Final = Endpoint(
     name="participants",
     path="/race/{race_id}/participants",
@@ -71,4 +79,4 @@ PARTICIPANT_COUNTS: Final = Endpoint(
     page="https://runsignup.com/API/race/:race_id/participant-counts/GET",
 )
 
-ALL: Final = (RACES, PARTICIPANTS, REMOVED_PARTICIPANTS, PARTICIPANT_COUNTS)
+ALL: Final = (RACES, RACE, PARTICIPANTS, REMOVED_PARTICIPANTS, PARTICIPANT_COUNTS)

@@ -53,6 +53,21 @@ def decode_race_list(body: bytes, dated: Dated) -> RacePage:
     return RacePage(races=races, unreadable=unreadable, dated=dated)
 
 
+def decode_race(body: bytes, dated: Dated) -> RacePage:
+    """
+    Return the one race of a race's own page, with its events of all years.
+
+    Raises:
+        AnswerUnreadable: If the body is not one race.
+    """
+    body = without_bom(body).strip()
+    # One client has seen an array around it.
+    page = decode_race_list(b'{"races":%b}' % (body if body.startswith(b"[") else b"[%b]" % body), dated)
+    if len(page.races) != 1:
+        raise AnswerUnreadable("the vendor's answer is not a race")
+    return page
+
+
 def decode_counts(body: bytes) -> dict[int, int]:
     """
     Return the vendor's number of participants by event.

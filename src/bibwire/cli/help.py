@@ -16,6 +16,10 @@ EXAMPLES = {
         'bibwire sync --partner "Peak Timing" --race 98765',
         "bibwire sync --full --json",
     ),
+    "backfill": (
+        "bibwire backfill --dry-run",
+        'bibwire backfill --partner "Peak Timing" --since 2024-01-01',
+    ),
     "run": ("bibwire run", "bibwire run --workers 4"),
     "worker": ("bibwire worker",),
     "discover": ('bibwire discover --partner "Peak Timing"',),
@@ -31,7 +35,7 @@ EXAMPLES = {
     "demo": ("bibwire demo --seconds 30",),
     "partner add": (
         'bibwire partner add "Peak Timing" --api-key KEY',
-        'bibwire partner add "Peak Timing" --api-key KEY --secret-file secret.txt',
+        'bibwire partner add "Peak Timing" --api-key KEY --secret-file secret.txt --backfill',
     ),
     "partner list": ("bibwire partner list",),
     "partner rotate": ('bibwire partner rotate "Peak Timing" --api-key NEW-KEY',),

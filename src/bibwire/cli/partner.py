@@ -15,6 +15,7 @@ from bibwire.domain.errors import BibwireError, PartnerStopped, RetryLater, Sett
 if TYPE_CHECKING:
     from bibwire.api.client import CallMade
     from bibwire.domain.secrets import Credential, Secret
+    from bibwire.engine.backfill import BackfillReport
     from bibwire.runtime import Runtime
     from bibwire.store.partners import Partner
 
@@ -57,9 +58,13 @@ def add(
     secret_stdin: SecretStdin = False,
     secret_file: SecretFile = None,
     no_check: NoCheck = False,
+    backfill: Annotated[
+        bool, typer.Option("--backfill", help="Load its races at once, those of the last year included.")
+    ] = False,
 ) -> None:
     """Add a partner with its RunSignup key."""
     from bibwire import logs
+    from bibwire.cli.backfill import load, show
     from bibwire.cli.session import read_settings, work
     from bibwire.store.partners import check_name
 
@@ -68,7 +73,7 @@ def add(
     credential = _read_credential(kind, api_key, secret_stdin, secret_file)
     logs.hide(credential.secrets)
 
-    async def do(runtime: Runtime) -> None:
+    async def do(runtime: Runtime) -> BackfillReport | None:
         await _refuse_same_variable(runtime, name)
         await runtime.partners.check_new(name, credential)
         races, calls = (None, 0) if no_check else await _check(runtime, credential)
@@ -81,9 +86,15 @@ def add(
         )
         await runtime.wake_planner()
         _tell(f"Partner {partner.name} is added", partner, races)
+        if backfill:
+            return await load(runtime, settings, partner.name)
         typer.echo("Its registrations come with bibwire sync, or by themselves while bibwire run goes on.")
+        return None
 
-    work(do, settings)
+    report = work(do, settings)
+    if report is not None:
+        show(report)
+        raise typer.Exit(report.exit_code)
 
 
 @app.command("list")

@@ -74,6 +74,7 @@ def _fields(found: Standing) -> dict[str, object]:
         ],
         "quarantine": [as_fields(entry) for entry in state.quarantine],
         "last_runs": [as_fields(run) for run in state.last_runs],
+        "backfills": [as_fields(each) for each in state.backfills],
         "last_24_hours": [as_fields(day) for day in state.last_day],
     }
 
@@ -184,7 +185,14 @@ def _show_partners(out: Console, state: Status) -> int:
         if past := partner.past_races_not_mirrored:
             out.print(
                 f"{plain(partner.partner)}: {counted(past, 'past race')} not mirrored; sync keeps events "
-                "that are still to come or ended within 7 days."
+                "that are still to come or ended within 7 days. Load them with: bibwire backfill"
+            )
+    for each in state.backfills:
+        if each.done < each.races:
+            failing = f", {each.failing:,} failing: {plain(each.last_error)}" if each.failing else ""
+            out.print(
+                f"{plain(each.partner)}: history of {each.done:,} of {counted(each.races, 'race')} is "
+                f"loaded{failing}. Go on with: bibwire backfill"
             )
     return left_out
 

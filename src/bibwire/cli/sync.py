@@ -112,7 +112,7 @@ async def not_mirrored(runtime: Runtime, partner: str | None) -> list[str]:
     counts = await runtime.reports.race_counts()
     return [
         f"{each.name}: {counted(past, 'past race')} not mirrored: sync keeps events that are still to come "
-        "or ended within 7 days."
+        "or ended within 7 days; older ones come with bibwire backfill."
         for each in await runtime.engine.chosen(partner)
         if each.partner_id in counts and (past := counts[each.partner_id].past_not_mirrored)
     ]

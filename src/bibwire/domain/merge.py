@@ -149,7 +149,11 @@ def merge_removal(
     elif before.removed_reason != ABSENT and removal.removed_at < before.removed_at:
         return None
     after = replace(before, as_of=max(before.as_of, as_of), **standing)
-    if _standing(after) == _standing(before):
+    event_id = removal.registration.event_id
+    if before.registration.event_id is None and event_id is not None:
+        # A list of several events need not say whose event it was; a later one did.
+        after = replace(after, registration=replace(before.registration, event_id=event_id))
+    elif _standing(after) == _standing(before):
         return None
     return _merge(before, after, Kind.REMOVED, removal.removed_at)
 

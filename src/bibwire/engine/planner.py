@@ -238,7 +238,9 @@ async def _planned(
 ) -> tuple[PartnerPlan, Shortage | None, dict[int, str], int]:
     facts = await schedule.facts(connection, partner_id, now=now)
     budget = await budget_of_partner(connection, partner_id, now=budget_time)
-    plan = rules.plan(facts, calls_per_hour=budget.limit_ahead, now=now)
+    # What history and reconciliation took of this hour cannot be spent on polls any more.
+    taken = budget.spent_by_urgency[Urgency.BACKFILL] + budget.spent_by_urgency[Urgency.RECONCILE]
+    plan = rules.plan(facts, calls_per_hour=max(1, budget.limit_ahead - taken), now=now)
     # A limit that was lowered has recovered long before most of what is foreseen.
     shortage = rules.foresee(facts, calls_per_hour=budget.limit, now=now)
     return plan, shortage, {each.race_id: each.name for each in facts}, budget.limit_ahead

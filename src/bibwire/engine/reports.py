@@ -48,6 +48,11 @@ class RowCounts:
     restored: int = 0
     quarantined: int = 0
 
+    def add(self, outcome: Outcome) -> None:
+        """Add what became of some rows."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(outcome, name))
+
 
 @dataclass(slots=True)
 class BibCounts:
@@ -56,6 +61,11 @@ class BibCounts:
     assigned: int = 0
     changed: int = 0
     cleared: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Add what became of some rows."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + outcome.bibs[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +100,8 @@ class SyncReport:
 
     def add(self, outcome: Outcome) -> None:
         """Add what became of some rows."""
-        for name in RowCounts.__dataclass_fields__:
-            setattr(self.participants, name, getattr(self.participants, name) + getattr(outcome, name))
-        for name in BibCounts.__dataclass_fields__:
-            setattr(self.bibs, name, getattr(self.bibs, name) + outcome.bibs[name])
+        self.participants.add(outcome)
+        self.bibs.add(outcome)
 
     @property
     def exit_code(self) -> int:

@@ -75,7 +75,7 @@ class Sweeper:
         self._session = session
         self._clock = clock
         self._lookback = lookback
-        self._page_size = page_size
+        self.page_size = page_size
         self._lease_wait_seconds = lease_wait_seconds
 
     async def sweep(
@@ -123,16 +123,20 @@ class Sweeper:
         if sync is not None:
             swept.outcome, swept.notes = sync.result.outcome, sync.result.notes
             swept.clock_ahead = sync.result.clock_ahead
-        now = self._clock.now()
-        if isinstance(swept.error, AccessLost):
-            await catalog.lose_access(self._db, *key, now=now)
-        if isinstance(swept.error, RaceGone):
-            await catalog.run(self._db, "race_gone", scope.partner_id, race_id=scope.race_id, now=now)
+        await self.note_lost(*key, swept.error)
         if swept.text is not None and not isinstance(
             swept.error, NOBODYS_FAULT
         ):  # nothing is wrong with the race
-            await streams.run(self._db, "set_failing", *key, now=now, error=swept.text)
+            await streams.run(self._db, "set_failing", *key, now=self._clock.now(), error=swept.text)
         return swept
+
+    async def note_lost(self, partner_id: int, race_id: int, error: BibwireError | None) -> None:
+        """Note that the vendor denies us a race, or does not know it, if that is what an error says."""
+        now = self._clock.now()
+        if isinstance(error, AccessLost):
+            await catalog.lose_access(self._db, partner_id, race_id, now=now)
+        if isinstance(error, RaceGone):
+            await catalog.run(self._db, "race_gone", partner_id, race_id=race_id, now=now)
 
     def scope_sync(
         self,
@@ -151,7 +155,7 @@ class Sweeper:
             lease,
             scope,
             lookback=self._lookback,
-            page_size=self._page_size,
+            page_size=self.page_size,
             on_page=on_page,
             stopping=stopping,
         )

@@ -8,10 +8,11 @@ longer shows, or that the vendor disowns, is marked.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from bibwire.domain.backfill import PastRace, newest_first
 from bibwire.domain.records import Race, UnreadableRow
 from bibwire.domain.sweeps import LIVE_AFTER_END, is_live
 from bibwire.store import quarantine
@@ -44,8 +45,16 @@ async def store_races(
     *,
     reading: int,
     now: datetime,
+    events_only: bool = False,
 ) -> None:
-    """Store one page of the race list; `reading` is the number drawn before it was asked for."""
+    """
+    Store one page of the race list.
+
+    Args:
+        reading: The number drawn before it was asked for.
+        events_only: Leave the races themselves alone: a race's own page says more of it than the
+            list, and each would undo what the other wrote.
+    """
     named = statements("catalog")
     # A page that shifted while it was read may show a race twice; the last one counts.
     by_id = {race.race_id: race for race in races}
@@ -55,7 +64,7 @@ async def store_races(
         await connection.execute(named["make_race_stage"])
         await connection.execute(named["make_event_stage"])
         async with connection.cursor().copy(named["copy_races"]) as copy:
-            for race in by_id.values():
+            for race in () if events_only else by_id.values():
                 await copy.write_row(
                     (
                         partner_id,
@@ -187,6 +196,59 @@ async def live_scopes(
         for race, ids in events.items()
     ]
     return sorted(scopes, key=lambda s: (s.starts_at is None, s.starts_at or now, s.race_id))
+
+
+async def past_races(
+    db: Database,
+    partner_id: int,
+    *,
+    now: datetime,
+    since: datetime,
+    until: datetime | None,
+    race_id: int | None = None,
+) -> list[PastRace]:
+    """
+    Return the races with events that are over, or live, in a span of time, the newest first.
+
+    Args:
+        since: What was over before is left out.
+        until: What began at or after it is left out; None: nothing is.
+    """
+    rows = await run(db, "events_since", partner_id, race_id=race_id, over_after=since)
+    found: dict[int, _Found] = {}
+    for race, name, event_id, starts_at, ends_at, _, is_loaded in rows:
+        if until is not None and (starts_at is None or starts_at >= until):
+            continue
+        known = found.setdefault(race, _Found(name, is_loaded))
+        (known.live if is_live(starts_at, ends_at, now=now) else known.past).add(event_id)
+        if starts_at is not None:
+            known.newest = max(known.newest or starts_at, starts_at)
+    return sorted(
+        (
+            PastRace(
+                partner_id,
+                race,
+                each.name,
+                frozenset(each.past),
+                frozenset(each.live),
+                each.newest,
+                each.is_loaded,
+            )
+            for race, each in found.items()
+        ),
+        key=newest_first,
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """Events of a race, as they are read."""
+
+    name: str
+    is_loaded: bool
+    past: set[int] = field(default_factory=set)
+    live: set[int] = field(default_factory=set)
+    newest: datetime | None = None
 
 
 async def run(db: Database, name: str, partner_id: int, **values: Any) -> list[tuple[Any, ...]]:

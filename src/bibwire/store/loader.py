@@ -49,12 +49,22 @@ ROWS_A_WRITE = 64
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where rows go: the scope, whether its first load is over, and our present instant."""
+    """
+    Where rows go: the scope, whether its first load is over, and our present instant.
+
+    Of rows of the `silent` events the feed does not tell: they are being loaded for the first
+    time, and it tells of all of them together at the end.
+    """
 
     partner_id: int
     race_id: int
     loaded: bool
     now: datetime
+    silent: frozenset[int] = frozenset()
+
+    def tells_of(self, event_id: int | None) -> bool:
+        """Say whether the feed tells of a change of a row of that event."""
+        return self.loaded and event_id not in self.silent
 
 
 @dataclass(slots=True)
@@ -88,9 +98,10 @@ class Outcome:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.bibs += other.bibs
 
-    def count(self, merges: Iterable[Merge], *, in_feed: bool) -> None:
+    def count(self, merges: Iterable[Merge], target: Target) -> None:
         """Count merges, and bibs where the feed tells of them."""
         for merge in merges:
+            in_feed = target.tells_of(merge.after.registration.event_id)
             if merge.kind is Kind.REMOVED:
                 self.removed += merge.before is None or merge.before.removed_at is None
                 self.updated += merge.before is not None and merge.before.removed_at is not None
@@ -150,7 +161,8 @@ async def merge_listed_page(
     different: list[tuple[Registration, bytes]] = []
     bad: list[quarantine.Entry] = _unreadable(page.unreadable)
     refused: list[quarantine.Entry] | None = None
-    if not target.loaded and rows and stored.keys().isdisjoint(rows):
+    is_first = not any(target.tells_of(row.event_id) for row in rows.values())
+    if is_first and rows and stored.keys().isdisjoint(rows):
         refused = await _copy_first(connection, target, page, rows.values(), decode)
     if refused is not None:
         bad += refused
@@ -185,7 +197,7 @@ async def merge_listed_page(
             if row_before is not None and row_before.removed_at is not None:
                 outcome.shadowed.append(registration)
         await _write(connection, target, merges, digests)
-        outcome.count(merges, in_feed=target.loaded)
+        outcome.count(merges, target)
     return outcome
 
 
@@ -202,7 +214,7 @@ async def restore(
     ]
     await _write(connection, target, merges, [None] * len(merges))
     outcome = Outcome()
-    outcome.count(merges, in_feed=target.loaded)
+    outcome.count(merges, target)
     return outcome
 
 
@@ -235,11 +247,9 @@ async def merge_removed_page(
         except BadRecord as error:
             bad.append(quarantine.Entry(str(error), row.raw, row.registration_id))
             continue
-        if standings.get(row.registration_id) == (
-            removal.removed_at,
-            removal.reason,
-            removal.new_registration_id,
-        ):
+        event_id, *standing = standings.get(row.registration_id, (None,))
+        told = [removal.removed_at, removal.reason, removal.new_registration_id]
+        if standing == told and (event_id is not None or removal.registration.event_id is None):
             continue
         different.append(removal)
     outcome.quarantined = len(bad)
@@ -260,7 +270,7 @@ async def merge_removed_page(
             )
         ]
         await _write(connection, target, merges, [None] * len(merges))
-        outcome.count(merges, in_feed=target.loaded)
+        outcome.count(merges, target)
     return outcome
 
 
@@ -296,7 +306,7 @@ async def mark_absent(
     merges = [merge for row in before.values() if (merge := merge_absence(row, high=high))]
     await _write(connection, target, merges, [None] * len(merges))
     outcome = Outcome()
-    outcome.count(merges, in_feed=target.loaded)
+    outcome.count(merges, target)
     return outcome
 
 
@@ -442,5 +452,6 @@ async def _write(
             ]
             await copy.write(b"".join(lines))
     await connection.execute(named["merge_stage"])
-    if target.loaded:
-        await feed.write_merges(connection, target.partner_id, merges, seen_at=target.now)
+    told = [merge for merge in merges if target.tells_of(merge.after.registration.event_id)]
+    if told:
+        await feed.write_merges(connection, target.partner_id, told, seen_at=target.now)

@@ -184,6 +184,21 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
+class BackfillState:
+    """
+    How far the history of a partner's races is loaded, as the last backfill wanted it.
+
+    `last_error` is why the one that failed last did; None if none does.
+    """
+
+    partner: str
+    races: int
+    done: int
+    failing: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     partners: list[PartnerState]
     caller_blocks: list[CallerBlock]
@@ -192,6 +207,7 @@ class Status:
     quarantine: list[Quarantined]
     last_runs: list[Run]
     last_day: list[Day]
+    backfills: list[BackfillState]
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +364,7 @@ class Reports:
             quarantine=[Quarantined(*row) for row in await self._rows("quarantined")],
             last_runs=[Run(*row) for row in await self._rows("last_runs", limit=runs)],
             last_day=[Day(*row) for row in await self._rows("last_day")],
+            backfills=[BackfillState(*row) for row in await self._rows("backfills")],
         )
 
     async def partners(self, partner_id: int | None = None) -> list[PartnerState]:

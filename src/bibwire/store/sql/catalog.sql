@@ -177,7 +177,8 @@ WHERE partner_id = %(partner_id)s
   AND race_id <> ALL (%(race_ids)s);
 
 -- name: events_since
--- Events of a partner that may be live: not over before `over_after`, or without a time.
+-- Events of a partner not over before `over_after`, or without a time: those that may be live, or
+-- are in the span of a backfill.
 SELECT
     e.race_id, r.name, e.event_id, e.starts_at, e.ends_at, r.unlisted_at IS NULL, s.loaded_at IS NOT NULL
 FROM bibwire.events AS e
@@ -251,6 +252,24 @@ SET trusted_list_length = greatest(trusted_list_length, %(length)s),
         WHEN %(several_pages)s::boolean THEN coalesce(list_pages_proven_at, %(now)s::timestamptz)
         ELSE list_pages_proven_at
     END
+WHERE partner_id = %(partner_id)s;
+
+-- name: listed_races
+-- The races that a partner's list shows, those with the latest event first.
+SELECT r.race_id
+FROM bibwire.races AS r
+LEFT JOIN bibwire.events AS e USING (partner_id, race_id)
+WHERE r.partner_id = %(partner_id)s
+  AND (%(race_id)s::bigint IS NULL OR r.race_id = %(race_id)s)
+  AND r.removed_at IS NULL
+  AND r.unlisted_at IS NULL
+GROUP BY r.race_id
+ORDER BY max(e.starts_at) DESC NULLS LAST, r.race_id;
+
+-- name: trusted_length
+-- Of how many events together lists are believed under a partner's key.
+SELECT CASE WHEN list_pages_proven_at IS NULL THEN 1 ELSE trusted_list_length END
+FROM bibwire.credentials
 WHERE partner_id = %(partner_id)s;
 
 -- name: full_sync_since

@@ -19,7 +19,7 @@ WHERE partner_id = %(partner_id)s
 
 -- name: standings
 -- How the registrations of a removed page stand.
-SELECT registration_id, removed_at, removed_reason, new_registration_id
+SELECT registration_id, event_id, removed_at, removed_reason, new_registration_id
 FROM bibwire.participants
 WHERE partner_id = %(partner_id)s
   AND registration_id = ANY (%(registration_ids)s);

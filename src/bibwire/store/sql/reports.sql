@@ -213,6 +213,19 @@ WHERE s.started_at > now() - interval '24 hours'
 GROUP BY p.partner_id, p.name
 ORDER BY p.name;
 
+-- name: backfills
+-- How far the history of each partner's races is loaded.
+SELECT
+    p.name,
+    count(*),
+    count(b.finished_at),
+    count(b.failing_since),
+    (array_agg(b.last_error ORDER BY b.failing_since DESC) FILTER (WHERE b.failing_since IS NOT NULL))[1]
+FROM bibwire.backfills AS b
+JOIN bibwire.partners AS p USING (partner_id)
+GROUP BY p.name
+ORDER BY p.name;
+
 -- name: heads
 -- The newest seq of each partner's feed; one partner where `partner_id` is given.
 SELECT p.partner_id, p.name, coalesce(h.last_seq, 0)
