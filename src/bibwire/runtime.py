@@ -26,6 +26,8 @@ from bibwire.engine.backfill import Backfill, BackfillProgress, BackfillReport, 
 from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import LIST_FROM
 from bibwire.engine.planner import DISCOVER, SWEEP, Planner
+from bibwire.engine.reconcile import ReconcileReport, ReconcileRequest, Reconciliation
+from bibwire.engine.reports import Watch
 from bibwire.engine.slices import Slices
 from bibwire.engine.sweeper import Sweeper
 from bibwire.engine.sync import SyncEngine, Waiting
@@ -133,6 +135,24 @@ class Runtime:
                 budget_time=self.budget_time,
             )
             return await backfill.run(partners, request, watch)
+        finally:
+            await clients.close()
+
+    async def reconcile(self, request: ReconcileRequest, watch: Watch | None = None) -> ReconcileReport:
+        """
+        Look for what deltas missed; see `Reconciliation.run`.
+
+        Raises:
+            SettingsError: The partner or race is unknown, or the partner is paused.
+            DatabaseUnavailable: PostgreSQL cannot be used. What was committed stays.
+        """
+        partners = await self.engine.chosen(request.partner)
+        clients = Clients(self.open_client, self.clock)
+        try:
+            reconciliation = Reconciliation(
+                db=self.db, partners=self.partners, clients=clients, clock=self.clock, sweeper=self.sweeper
+            )
+            return await reconciliation.run(partners, request, watch)
         finally:
             await clients.close()
 

@@ -20,6 +20,7 @@ EXAMPLES = {
         "bibwire backfill --dry-run",
         'bibwire backfill --partner "Peak Timing" --since 2024-01-01',
     ),
+    "reconcile": ("bibwire reconcile --race 98765", "bibwire reconcile --counts-only --json"),
     "run": ("bibwire run", "bibwire run --workers 4"),
     "worker": ("bibwire worker",),
     "discover": ('bibwire discover --partner "Peak Timing"',),

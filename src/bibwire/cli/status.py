@@ -74,6 +74,7 @@ def _fields(found: Standing) -> dict[str, object]:
         ],
         "quarantine": [as_fields(entry) for entry in state.quarantine],
         "last_runs": [as_fields(run) for run in state.last_runs],
+        "drift": [as_fields(each) for each in state.drift],
         "backfills": [as_fields(each) for each in state.backfills],
         "last_24_hours": [as_fields(day) for day in state.last_day],
     }
@@ -186,6 +187,15 @@ def _show_partners(out: Console, state: Status) -> int:
             out.print(
                 f"{plain(partner.partner)}: {counted(past, 'past race')} not mirrored; sync keeps events "
                 "that are still to come or ended within 7 days. Load them with: bibwire backfill"
+            )
+    for found in state.drift:
+        if found.rows or found.open:
+            still = f", {counted(found.open, 'race')} open: bibwire reconcile" if found.open else ""
+            out.print(
+                f"{plain(found.partner)}: {counted(found.rows, 'row')} in "
+                f"{counted(found.races_with_drift, 'race')} had differed without a sign in the last "
+                f"24 hours, and were repaired{still}.",
+                style="yellow",
             )
     for each in state.backfills:
         if each.done < each.races:

@@ -37,6 +37,7 @@ from bibwire.engine.calls import CallCounter, count_calls
 from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import discover
 from bibwire.engine.past import PastSync, Turn
+from bibwire.engine.patience import Patience
 from bibwire.engine.reports import BibCounts, RowCounts, SyncError
 from bibwire.engine.sweeper import Sweeper
 from bibwire.store import backfills, catalog, runs, schedule
@@ -51,7 +52,6 @@ RACES_AT_ONCE: Final = 3
 LIST_IS_OLD: Final = timedelta(hours=24)
 # Whoever polls the same race tries again within less.
 BREATH_SECONDS: Final = 3.5
-BUSY_SECONDS: Final = 5.0
 # So many races of a partner are looked at before the first is loaded; the others are guessed from them.
 LOOKED_AT_AHEAD: Final = 100
 
@@ -158,9 +158,9 @@ class _Run:
     report: BackfillReport
     progress: BackfillProgress
     watch: Watch | None
+    patience: Patience
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RACES_AT_ONCE))
     counters: list[CallCounter] = field(default_factory=list)
-    refused: CallerRefused | None = None
 
     def count(self) -> CallCounter:
         counter = count_calls()
@@ -212,7 +212,9 @@ class Backfill:
             DatabaseUnavailable: PostgreSQL cannot be used. What was committed stays.
         """
         started = self._clock.monotonic()
-        run = _Run(request, BackfillReport(partners=len(partners)), BackfillProgress(), watch)
+        patience = Patience(self._clock, lambda: run.tell())
+        progress = BackfillProgress(waiting_until=patience.until)
+        run = _Run(request, BackfillReport(partners=len(partners)), progress, watch, patience)
         jobs = [_Job(partner, [], 1) for partner in partners]
         await self._together(run, jobs, self._prepare)
         if request.race_id is not None and not any(job.races for job in jobs) and not run.report.errors:
@@ -253,7 +255,7 @@ class Backfill:
 
     async def _note_partner(self, run: _Run, partner: Partner, error: BibwireError) -> None:
         if isinstance(error, CallerRefused):
-            run.refused = error
+            run.patience.refused = error
         elif isinstance(error, PartnerStopped):
             await self._partners.mark_failing(partner, str(error))
         log.warning("partner not loaded", action="backfill", partner=partner.name, error=str(error))
@@ -466,7 +468,7 @@ class Backfill:
             run.report.notes.extend(swept.notes)
             if swept.error is None:
                 return
-            await self._wait_for(run, job.partner, swept.error)
+            await run.patience.wait(job.partner.name, swept.error)
 
     async def _turn(self, run: _Run, job: _Job, race: PastRace, outcome: Outcome) -> bool:
         """Have one turn at a race's past events, as soon as there are calls and nobody else has it."""
@@ -491,7 +493,7 @@ class Backfill:
                 turn = sync.turn
                 await sync.run(most_pages=1 if pace else None)
         except (BudgetSpent, Blocked, ScopeBusy) as error:
-            await self._wait_for(run, job.partner, error)
+            await run.patience.wait(job.partner.name, error)
         finally:  # what was stored is stored, whatever came then
             _add(run, outcome, turn)
         return turn.done
@@ -510,7 +512,7 @@ class Backfill:
                 async with run.gate, self._clients.use(partner, urgency) as client:
                     return await ask(client)
             except (BudgetSpent, Blocked) as error:
-                await self._wait_for(run, partner, error)
+                await run.patience.wait(partner.name, error)
 
     async def _pace(self, partner: Partner) -> bool:
         """
@@ -524,30 +526,6 @@ class Backfill:
         limit = (await self._budget(partner)).limit_in_use
         await self._clock.sleep(3600 * RACES_AT_ONCE / ceilings(limit, Urgency.BACKFILL)[1])
         return True
-
-    async def _wait_for(self, run: _Run, partner: Partner, error: BibwireError) -> None:
-        """
-        Wait until what an error says is over.
-
-        Raises:
-            BibwireError: The error itself, if waiting is of no use.
-        """
-        if run.refused is not None:
-            raise run.refused
-        if isinstance(error, ScopeBusy):
-            await self._clock.sleep(BUSY_SECONDS)
-            return
-        if isinstance(error, BudgetSpent):
-            seconds = error.seconds
-        elif isinstance(error, Blocked):
-            seconds = error.retry_after_seconds or BUSY_SECONDS
-        else:
-            raise error
-        run.progress.waiting_until[partner.name] = self._clock.now() + timedelta(seconds=seconds)
-        run.tell()
-        await self._clock.sleep(seconds + 0.1)
-        run.progress.waiting_until.pop(partner.name, None)
-        run.tell()
 
 
 def _add(run: _Run, outcome: Outcome, turn: Turn) -> None:

@@ -67,6 +67,8 @@ class ScopeResult:
 
     outcome: Outcome = field(default_factory=Outcome)
     unsettled: str | None = None
+    # Rows a full listing showed, by event.
+    listed: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     # Seconds by which the vendor's clock is ahead of ours, from its last answer.
     clock_ahead: float | None = None
@@ -160,6 +162,7 @@ class ScopeSync:
                 self._ask_one_event()  # one of several: asking for each tells which
         await self._restore_shadowed()
         if self._listing is not None:
+            self.result.listed = self._listing.counts
             await self._settle_missing(self._listing)
         if self._not_found:
             numbers = ", ".join(map(str, self._not_found))

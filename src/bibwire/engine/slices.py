@@ -18,12 +18,15 @@ from typing import Any, Final
 import structlog
 
 from bibwire.clock import Clock
+from bibwire.domain import reconcile as drift
 from bibwire.domain import schedule as rules
+from bibwire.domain.budget import Urgency, room
 from bibwire.domain.errors import (
     BibwireError,
     Blocked,
     BudgetSpent,
     CallerRefused,
+    DatabaseUnavailable,
     EventGone,
     PartnerStopped,
     RaceGone,
@@ -35,12 +38,14 @@ from bibwire.domain.sweeps import Stream
 from bibwire.engine.calls import CallCounter, count_calls
 from bibwire.engine.clients import Clients
 from bibwire.engine.planner import urgency_of
+from bibwire.engine.reconcile import Reconciler
 from bibwire.engine.sweeper import NOBODYS_FAULT, Sweeper, Swept
-from bibwire.store import catalog, runs, schedule, streams
+from bibwire.store import catalog, reconciliations, runs, schedule, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
 from bibwire.store.loader import Outcome
 from bibwire.store.partners import Partner, Partners
+from bibwire.store.permits import budget_of_partner
 from bibwire.store.schedule import Turn
 
 SLICE_SECONDS: Final = 60.0
@@ -79,6 +84,7 @@ class Slices:
         self._clock = clock
         self._sweeper = sweeper
         self._others = asyncio.Semaphore(OTHERS_AT_ONCE)
+        self._reconciler = Reconciler(db, clock, sweeper)
 
     async def sweep(self, args: Mapping[str, Any], stopping: asyncio.Event) -> None:
         """
@@ -142,10 +148,15 @@ class Slices:
         [scope] = scopes
         if slice_.run_id is None:
             kind = "delta" if scope.is_loaded else "full"
+            if drift.is_due(
+                turn.tier, now=began_at, loaded_at=turn.loaded_at, reconciled_at=turn.reconciled_at
+            ):
+                kind = "reconcile"
             slice_.run_id = await runs.begin(self._db, partner.partner_id, race_id, kind, now=began_at)
-        with_removed = _removed_is_due(turn, began_at)
+        full = await self._is_to_be_listed(partner, scope, turn, began_at)
+        with_removed = full or _removed_is_due(turn, began_at)
         only = tuple(Stream) if with_removed else (Stream.PARTICIPANTS,)
-        swept = await self._sweep(partner, scope, turn.tier, only, stopping)
+        swept = await self._sweep(partner, scope, turn.tier, only, full, slice_, stopping)
         slice_.outcome.add(swept.outcome)
         if not isinstance(swept.error, NOBODYS_FAULT):
             slice_.error = swept.text or slice_.error
@@ -153,10 +164,62 @@ class Slices:
         if swept.error is not None:
             await self._note_failure(partner, scope, turn, swept.error)
             return None
+        counts = drift.counts_are_due(
+            turn.tier, now=began_at, loaded_at=turn.loaded_at, counted_at=turn.counted_at
+        )
+        if counts and not stopping.is_set():
+            await self._hold_against_counts(slice_, partner, scope, stopping)
         return await self._note_success(partner, scope, turn, swept, began_at, with_removed)
 
+    async def _is_to_be_listed(self, partner: Partner, scope: Scope, turn: Turn, now: datetime) -> bool:
+        """
+        Say whether this poll lists everything again, to find what deltas cannot see.
+
+        A small race costs no more that way than the poll that it is in place of; a large one waits
+        for calls that nobody else needs.
+        """
+        assert turn.tier is not None
+        if not scope.is_loaded or not drift.is_due(
+            turn.tier, now=now, loaded_at=turn.loaded_at, reconciled_at=turn.reconciled_at
+        ):
+            return False
+        active = await schedule.active(self._db, scope.partner_id, scope.race_id)
+        pages = active // self._sweeper.page_size
+        if not pages:
+            return True
+        budget = await budget_of_partner(self._db, scope.partner_id)
+        return room(budget, Urgency.RECONCILE, now=now) > pages
+
+    async def _hold_against_counts(
+        self, slice_: _Slice, partner: Partner, scope: Scope, stopping: asyncio.Event
+    ) -> None:
+        """Hold a hot race against the vendor's counts, and list it in full where they differ."""
+        try:
+            async with self._clients.use(partner, Urgency.DELTA) as client:
+                if not await self._reconciler.differing(client, scope):
+                    return
+                found = await self._reconciler.list_all(
+                    client, scope, with_counts=False, lease_wait_seconds=0, stopping=stopping.is_set
+                )
+        except DatabaseUnavailable:
+            raise
+        except BibwireError as error:  # the next poll says what is to be said of it
+            log.info("counts not compared", action="reconcile", race_id=scope.race_id, error=str(error))
+            await reconciliations.note_counted(
+                self._db, scope.partner_id, scope.race_id, now=self._clock.now()
+            )
+            return
+        slice_.outcome.add(found.swept.outcome)
+
     async def _sweep(
-        self, partner: Partner, scope: Scope, tier: Tier, only: Collection[Stream], stopping: asyncio.Event
+        self,
+        partner: Partner,
+        scope: Scope,
+        tier: Tier,
+        only: Collection[Stream],
+        full: bool,
+        slice_: _Slice,
+        stopping: asyncio.Event,
     ) -> Swept:
         async with AsyncExitStack() as stack:
             if tier is not Tier.HOT:
@@ -168,6 +231,17 @@ class Slices:
                 key, now = (scope.partner_id, scope.race_id), self._clock.now()
                 await streams.run(self._db, "set_failing", *key, now=now, error=str(error))
                 return Swept(error=error, text=str(error))
+            if full:
+                over_at = self._clock.monotonic() + SLICE_SECONDS
+                found = await self._reconciler.list_all(
+                    client,
+                    scope,
+                    with_counts=False,
+                    lease_wait_seconds=0,
+                    stopping=lambda: stopping.is_set() or self._clock.monotonic() > over_at,
+                    run_id=slice_.run_id,
+                )
+                return found.swept
             return await self._sweeper.sweep(
                 client,
                 scope,

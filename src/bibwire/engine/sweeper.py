@@ -48,7 +48,8 @@ class Swept:
     """
     What a sweep came to.
 
-    `error` is why it ended early; `text` is that, or what stayed open, in one sentence.
+    `error` is why it ended early; `text` is that, or what stayed open, in one sentence. `listed` are
+    the rows that a full listing showed, by event.
     """
 
     outcome: Outcome = field(default_factory=Outcome)
@@ -56,6 +57,7 @@ class Swept:
     error: BibwireError | None = None
     text: str | None = None
     clock_ahead: float | None = None
+    listed: dict[int, int] = field(default_factory=dict)
 
 
 class Sweeper:
@@ -122,7 +124,7 @@ class Sweeper:
             swept.text = str(swept.error)
         if sync is not None:
             swept.outcome, swept.notes = sync.result.outcome, sync.result.notes
-            swept.clock_ahead = sync.result.clock_ahead
+            swept.clock_ahead, swept.listed = sync.result.clock_ahead, sync.result.listed
         await self.note_lost(*key, swept.error)
         if swept.text is not None and not isinstance(
             swept.error, NOBODYS_FAULT

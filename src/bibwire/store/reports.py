@@ -199,6 +199,22 @@ class BackfillState:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftState:
+    """
+    What full listings of the last 24 hours found that the deltas had missed, for a partner.
+
+    `races` were listed, `rows` had differed in `races_with_drift` of them; `open` races are those in
+    which something could not be decided.
+    """
+
+    partner: str
+    races: int
+    races_with_drift: int
+    rows: int
+    open: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     partners: list[PartnerState]
     caller_blocks: list[CallerBlock]
@@ -208,6 +224,7 @@ class Status:
     last_runs: list[Run]
     last_day: list[Day]
     backfills: list[BackfillState]
+    drift: list[DriftState]
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +382,7 @@ class Reports:
             last_runs=[Run(*row) for row in await self._rows("last_runs", limit=runs)],
             last_day=[Day(*row) for row in await self._rows("last_day")],
             backfills=[BackfillState(*row) for row in await self._rows("backfills")],
+            drift=[DriftState(*row) for row in await self._rows("drift")],
         )
 
     async def partners(self, partner_id: int | None = None) -> list[PartnerState]:

@@ -54,7 +54,8 @@ class Turn:
     How a scope's schedule stands.
 
     `next_due_at` and the plan are None if it is not scheduled; instants are ours. `clock_ahead` is
-    how many seconds the vendor's clock was last seen ahead of ours.
+    how many seconds the vendor's clock was last seen ahead of ours. Everything was first loaded at
+    `loaded_at`, listed again at `reconciled_at`; counts were compared at `counted_at`.
     """
 
     next_due_at: datetime | None
@@ -66,6 +67,9 @@ class Turn:
     rate_at: datetime | None
     failures: int
     clock_ahead: float
+    loaded_at: datetime | None
+    reconciled_at: datetime | None
+    counted_at: datetime | None
 
 
 async def partners_to_plan(connection: Connection, *, now: datetime) -> list[int]:
@@ -169,6 +173,12 @@ async def put_off(connection: Connection, scopes: Mapping[Due, datetime]) -> Non
 async def turn(db: Database, partner_id: int, race_id: int) -> Turn | None:
     """Return how a scope's schedule stands; None if there is no such scope."""
     return _turn_of(await db.fetch(_named("turn"), partner_id=partner_id, race_id=race_id))
+
+
+async def active(db: Database, partner_id: int, race_id: int) -> int:
+    """Return how many active registrations are stored of a race."""
+    [[number]] = await db.fetch(_named("active"), partner_id=partner_id, race_id=race_id)
+    return int(number)
 
 
 async def record_poll(

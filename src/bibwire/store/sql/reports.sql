@@ -226,6 +226,20 @@ JOIN bibwire.partners AS p USING (partner_id)
 GROUP BY p.name
 ORDER BY p.name;
 
+-- name: drift
+-- What the reconciliations of the last 24 hours found.
+SELECT
+    p.name,
+    count(DISTINCT r.race_id),
+    count(DISTINCT r.race_id) FILTER (WHERE r.repaired > 0),
+    coalesce(sum(r.repaired), 0)::bigint,
+    count(DISTINCT r.race_id) FILTER (WHERE r.verdict = 'open')
+FROM bibwire.reconciliations AS r
+JOIN bibwire.partners AS p USING (partner_id)
+WHERE r.reconciled_at > now() - interval '24 hours'
+GROUP BY p.name
+ORDER BY p.name;
+
 -- name: heads
 -- The newest seq of each partner's feed; one partner where `partner_id` is given.
 SELECT p.partner_id, p.name, coalesce(h.last_seq, 0)

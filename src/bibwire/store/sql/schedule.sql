@@ -159,7 +159,8 @@ WHERE s.partner_id = w.partner_id
 SELECT
     next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
     failures,
-    coalesce((SELECT p.clock_ahead_seconds FROM bibwire.plans AS p WHERE p.partner_id = %(partner_id)s), 0)
+    coalesce((SELECT p.clock_ahead_seconds FROM bibwire.plans AS p WHERE p.partner_id = %(partner_id)s), 0),
+    loaded_at, reconciled_at, counted_at
 FROM bibwire.scopes
 WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s;
@@ -185,7 +186,14 @@ WHERE partner_id = %(partner_id)s
 RETURNING
     next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
     failures,
-    coalesce((SELECT p.clock_ahead_seconds FROM bibwire.plans AS p WHERE p.partner_id = %(partner_id)s), 0);
+    coalesce((SELECT p.clock_ahead_seconds FROM bibwire.plans AS p WHERE p.partner_id = %(partner_id)s), 0),
+    loaded_at, reconciled_at, counted_at;
+
+-- name: active
+-- How many active registrations are stored of a race.
+SELECT count(*)
+FROM bibwire.participants
+WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s AND removed_at IS NULL;
 
 -- name: record_failure
 UPDATE bibwire.scopes
