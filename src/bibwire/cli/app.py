@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from bibwire.cli import (
+    adopt,
     bibs,
     demo,
     discover,
@@ -71,7 +72,21 @@ def _options(
     """Takes the options of every command; main() has seen to --debug already."""
 
 
-for _module in (init, doctor, sync, worker, discover, plan, status, bibs, lookup, psql, simulate, demo):
+for _module in (
+    init,
+    doctor,
+    sync,
+    worker,
+    discover,
+    plan,
+    status,
+    bibs,
+    lookup,
+    psql,
+    adopt,
+    simulate,
+    demo,
+):
     _module.add_to(app)
 app.add_typer(partner.app, name="partner")
 teach(app)

@@ -56,6 +56,20 @@ def current_version(connection: psycopg.Connection[tuple[object, ...]]) -> str |
     return None if row is None else str(row[0])
 
 
+def is_current(conninfo: str) -> bool:
+    """
+    Whether the schema is up to date; nothing is changed.
+
+    Raises:
+        DatabaseUnavailable: The server cannot be reached.
+    """
+    try:
+        with psycopg.connect(conninfo, connect_timeout=10, autocommit=True) as connection:
+            return current_version(connection) == HEAD and not jobs_schema.missing(connection)
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(f"PostgreSQL cannot be used: {_one_line(error)}") from error
+
+
 def upgrade(conninfo: str) -> bool:
     """
     Bring the schema up to date. Return whether anything had to be done.
