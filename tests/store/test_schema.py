@@ -51,7 +51,8 @@ STEMS = sorted(
 TABLES = """
     SELECT c.oid, c.relname
     FROM pg_class AS c
-    WHERE c.relnamespace IN ('bibwire'::regnamespace, 'bibwire_compat'::regnamespace) AND c.relkind IN ('r', 'v', 'm', 'p')
+    WHERE c.relnamespace IN ('bibwire'::regnamespace, 'bibwire_compat'::regnamespace)
+      AND c.relkind IN ('r', 'v', 'm', 'p')
     ORDER BY c.relname
 """
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from bibwire.settings import Settings
     from bibwire.store.compat import Compat
 
-NOT_COMPARED = "registrations of events that are not loaded here are not compared yet: run bibwire sync, then adopt again"
+NOT_COMPARED = (
+    "registrations of events that are not loaded here are not compared yet: run bibwire sync, "
+    "then adopt again"
+)
 
 
 def add_to(app: typer.Typer) -> None:
