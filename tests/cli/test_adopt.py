@@ -121,7 +121,8 @@ def old(embedded_server: str) -> Iterator[Old]:
         original.run(SCHEMA.read_text("utf-8"))
         original.run(
             "INSERT INTO providers VALUES (1, 'ChronoTrack', NULL, NULL, 2000),"
-            " (2, 'RunSignUp', 'registration', 'https://runsignup.com/REST', 700), (3, 'Haku', NULL, NULL, -5)"
+            " (2, 'RunSignUp', 'registration', 'https://runsignup.com/REST', 700),"
+            " (3, 'Haku', NULL, NULL, -5)"
         )
         yield original
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
@@ -322,6 +323,7 @@ def test_secrets_that_remain_are_named_and_not_shown(
 OWNERS = {7: 31, 4: 32, 9: 33, 11: 34, 12: 35}
 
 
+@pytest.mark.every_postgres
 def test_the_owner_s_monitoring_query_counts_people_once_and_nobody_who_left(
     shell: Shell, old: Old, filled: Moved, database_url: str, world: rsusim.World
 ) -> None:
@@ -357,6 +359,7 @@ def test_the_owner_s_monitoring_query_counts_people_once_and_nobody_who_left(
         assert ours.execute(names.encode()).fetchall()[1] == (7, "Peak & Sons")
 
 
+@pytest.mark.every_postgres
 def test_every_column_of_the_original_is_there_with_its_type(old: Old, database_url: str) -> None:
     columns = (
         "SELECT table_name::text, column_name::text, data_type::text FROM information_schema.columns"
@@ -370,6 +373,7 @@ def test_every_column_of_the_original_is_there_with_its_type(old: Old, database_
     assert theirs - there == set()
 
 
+@pytest.mark.every_postgres
 def test_the_views_hold_what_was_sent_in_the_zone_that_was_set(
     shell: Shell, old: Old, filled: Moved, database_url: str
 ) -> None:
@@ -490,6 +494,14 @@ def test_a_wrong_address_is_one_sentence_and_nothing_is_made(
         assert bare.run("adopt", "--from", dsn, DATABASE_URL=None).code == code
     assert told in bare.run("adopt", "--from", dsn, DATABASE_URL=None).told
     assert not bare.home.exists()
+
+
+@pytest.mark.parametrize("dsn", [f"postgresql://u:{DSN_PASSWORD}@h/d", f"host=h password={DSN_PASSWORD}"])
+def test_an_address_in_the_wrong_place_is_not_repeated(bare: Shell, dsn: str) -> None:
+    bare.secrets.append(DSN_PASSWORD)
+
+    assert bare.run("adopt", dsn).code == 2
+    assert bare.run("adopt", "--form", dsn).code == 2
 
 
 @pytest.mark.parametrize("table", TABLES[:3] + TABLES[5:6])

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from bibwire.domain.errors import BadRecord
 from bibwire.domain.secrets import Credential, Secret
 
 MOST_CALLS_PER_HOUR: Final = 1_000_000
@@ -39,10 +40,6 @@ _KINDS: Final[Mapping[str, Literal["key", "v2", "bearer"]]] = {
 }
 
 
-class Unmappable(ValueError):
-    """A credential of the original that cannot be one of ours; the text says why, and no secret."""
-
-
 def is_runsignup(provider: str | None) -> bool:
     """Whether a provider of that name is RunSignup. Its number differs from one database to the next."""
     return "runsignup" in re.sub(r"[^a-z0-9]", "", (provider or "").casefold())
@@ -65,7 +62,7 @@ def map_credential(
         config: Its additional_config, which may name the kind, and hold an access token.
 
     Raises:
-        Unmappable: It holds none that RunSignup's API takes.
+        BadRecord: It holds none that RunSignup's API takes; the text shows nothing of it.
     """
     named = config if isinstance(config, Mapping) else {}
     said = named.get("kind") or credential_type or ""
@@ -75,7 +72,7 @@ def map_credential(
         kind = "bearer"
     if kind is None:
         # What stands there may be anything, a secret put into the wrong column as well.
-        raise Unmappable("its credential_type is none that Bibwire knows: an API key, v2 or bearer")
+        raise BadRecord("its credential_type is none that Bibwire knows: an API key, v2 or bearer")
     if kind == "bearer":
         text = token if isinstance(token, str) and token.strip() else (secret or principal)
         return Credential(kind, _word(text, "access token"))
@@ -85,9 +82,9 @@ def map_credential(
 def _word(text: str | None, what: str) -> Secret:
     text = (text or "").strip()
     if not text:
-        raise Unmappable(f"its {what} is empty")
+        raise BadRecord(f"its {what} is empty")
     if len(text.split()) > 1 or not text.isprintable():
-        raise Unmappable(f"its {what} is not one word")
+        raise BadRecord(f"its {what} is not one word")
     return Secret(text)
 
 

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from bibwire.domain.adoption import (
     Listed,
-    Unmappable,
     Verdict,
     calls_per_hour,
     fingerprint,
@@ -22,7 +21,13 @@ from bibwire.domain.adoption import (
     judge,
     map_credential,
 )
-from bibwire.domain.errors import BibwireError, DatabaseUnavailable, SettingsError, VendorUnavailable
+from bibwire.domain.errors import (
+    BadRecord,
+    BibwireError,
+    DatabaseUnavailable,
+    SettingsError,
+    VendorUnavailable,
+)
 from bibwire.domain.secrets import Credential
 from bibwire.store.compat import Compat
 from bibwire.store.original import OldCredential, OldPartner, Original
@@ -199,6 +204,7 @@ class Adopter:
                 return await self._compare(adopted, existing, found, dry_run)
             if not found:
                 adopted.outcome = Outcome.FAILED if adopted.why else Outcome.NO_KEY
+                adopted.why = adopted.why or "no credential of RunSignup's there"
                 return adopted
             return await self._take(adopted, name, found, dry_run)
         except DatabaseUnavailable:
@@ -228,7 +234,10 @@ class Adopter:
             adopted.outcome = Outcome.OTHER_KEY
             adopted.credential_id = found[0][0].credential_id if found else None
             adopted.why = adopted.why or "the one here is left as it is"
-        if not dry_run:
+        if dry_run:
+            number = await self._compat.number(existing.partner_id)
+            adopted.has_number = number == adopted.timing_partner_id
+        else:
             await self._link(adopted, existing.partner_id)
         return adopted
 
@@ -326,7 +335,7 @@ class Adopter:
                 continue
             try:
                 credential = map_credential(each.principal, each.secret, each.credential_type, each.config)
-            except Unmappable as error:
+            except BadRecord as error:
                 wrong.append(f"credential {each.credential_id}: {error}")
                 continue
             if all(credential != other for _, other in found):

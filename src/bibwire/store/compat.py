@@ -73,8 +73,12 @@ class Compat:
                 timing_partner_id=timing_partner_id,
                 credential_id=credential_id,
             )
+        return await self.number(partner_id) == timing_partner_id
+
+    async def number(self, partner_id: int) -> int | None:
+        """Return the number the partner had in the original, None if it has none."""
         rows = await self._database.fetch(_SQL["number"], partner_id=partner_id)
-        return bool(rows) and rows[0][0] == timing_partner_id
+        return rows[0][0] if rows else None
 
     async def mirrored(self, partner_id: int) -> Mirrored:
         """Return for which events the mirror of a partner is complete, and who is active."""

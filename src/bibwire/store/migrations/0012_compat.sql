@@ -286,7 +286,7 @@ FROM bibwire.participants AS p
 JOIN bibwire.partners AS q USING (partner_id)
 LEFT JOIN bibwire_compat.numbers AS n USING (partner_id)
 LEFT JOIN bibwire.races AS r USING (partner_id, race_id)
-LEFT JOIN bibwire.events AS e USING (partner_id, event_id)
+LEFT JOIN bibwire.events AS e USING (partner_id, race_id, event_id)
 LEFT JOIN bibwire.streams AS t
     ON t.partner_id = p.partner_id AND t.race_id = p.race_id AND t.stream = 'participants'
 WHERE p.removed_at IS NULL;
@@ -391,7 +391,7 @@ FROM bibwire.participants AS p
 JOIN bibwire.partners AS q USING (partner_id)
 LEFT JOIN bibwire_compat.numbers AS n USING (partner_id)
 LEFT JOIN bibwire.races AS r USING (partner_id, race_id)
-LEFT JOIN bibwire.events AS e USING (partner_id, event_id)
+LEFT JOIN bibwire.events AS e USING (partner_id, race_id, event_id)
 LEFT JOIN bibwire.streams AS t
     ON t.partner_id = p.partner_id AND t.race_id = p.race_id AND t.stream = 'participants'
 WHERE p.removed_at IS NULL;
