@@ -42,7 +42,7 @@ def content(conninfo: str, schemas: tuple[str, ...] = ("public",)) -> str:
     with psycopg.connect(conninfo) as connection:
         kinds: dict[str, str] = dict(
             connection.execute(
-                "SELECT c.oid::regclass::text, c.relkind::text FROM pg_class AS c"
+                "SELECT format('%%I.%%I', n.nspname, c.relname), c.relkind::text FROM pg_class AS c"
                 " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
                 " WHERE n.nspname = ANY (%s) AND c.relkind IN ('r', 'S') ORDER BY 1",
                 (list(schemas),),
@@ -359,6 +359,57 @@ def test_the_owner_s_monitoring_query_counts_people_once_and_nobody_who_left(
         assert ours.execute(names.encode()).fetchall()[1] == (7, "Peak & Sons")
 
 
+def test_a_dashboard_s_role_needs_its_search_path_and_no_right_on_the_mirror(
+    shell: Shell, old: Old, filled: Moved, database_url: str
+) -> None:
+    adopt(shell, old)
+    shell.run("sync")
+    with psycopg.connect(database_url, autocommit=True) as ours:
+        ours.execute("CREATE ROLE dashboard LOGIN")
+        try:
+            ours.execute("GRANT USAGE ON SCHEMA bibwire_compat TO dashboard")
+            ours.execute("GRANT SELECT ON ALL TABLES IN SCHEMA bibwire_compat TO dashboard")
+            ours.execute("ALTER ROLE dashboard SET search_path = bibwire_compat")
+            url = psycopg.conninfo.make_conninfo(database_url, user="dashboard")
+            with psycopg.connect(url, autocommit=True) as theirs:
+                [(rows, partners)] = theirs.execute(MONITORING.encode()).fetchall()
+                assert rows > 0
+                assert partners == 2
+                for table in (*TABLES, "unified_participants", "unified_events"):
+                    assert theirs.execute(f"SELECT * FROM {table}".encode()).fetchall() != []
+                for refused in ("SELECT * FROM bibwire.credentials", "DELETE FROM timing_partners"):
+                    with pytest.raises(psycopg.Error):
+                        theirs.execute(refused.encode())
+        finally:
+            ours.execute("DROP OWNED BY dashboard")
+            ours.execute("DROP ROLE dashboard")
+
+
+def test_the_original_s_own_database_can_be_ours_and_its_tables_stay(
+    shell: Shell, old: Old, filled: Moved
+) -> None:
+    before = content(old.conninfo)
+    shell.environment["BIBWIRE_DATABASE_URL"] = old.conninfo
+
+    assert shell.run("init").code == 0
+    assert adopt(shell, old).code == 3
+    assert shell.run("sync").code == 0
+
+    assert content(old.conninfo) == before
+    assert old.run("SELECT company_name FROM bibwire_compat.timing_partners WHERE timing_partner_id = 7") == [
+        ("Peak Timing",)
+    ]
+
+
+def test_a_password_that_is_a_common_word_blots_out_no_message(shell: Shell, old: Old) -> None:
+    old.partner(1, "One", "name")
+    old.partner(2, "  ", "is")
+
+    found = by_number(adopt(shell, old, "--json"))
+
+    assert found[2]["why"] == "its name is blank"
+
+
 @pytest.mark.every_postgres
 def test_every_column_of_the_original_is_there_with_its_type(old: Old, database_url: str) -> None:
     columns = (
@@ -466,7 +517,7 @@ def test_nothing_that_can_be_taken_over_is_exit_code_1(shell: Shell, old: Old) -
 
     old.run("UPDATE providers SET name = 'Nobody' WHERE provider_id = 2")
     ended = adopt(shell, old)
-    assert (ended.code, "no provider called RunSignup" in ended.told) == (2, True)
+    assert (ended.code, "no partner there has a RunSignup key" in ended.told) == (1, True)
 
 
 @pytest.mark.parametrize(

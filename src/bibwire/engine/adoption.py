@@ -151,15 +151,10 @@ class Adopter:
         Take over every partner that can be; `dry_run`: only find out which.
 
         Raises:
-            SettingsError: The original has no RunSignup.
             DatabaseUnavailable: Our own database cannot be used.
         """
-        if not self._providers:
-            raise SettingsError(
-                "The original has no provider called RunSignup, so there is no key to take over."
-            )
         done = Adoption(dry_run, secrets=remaining(self._original))
-        if not dry_run:
+        if self._providers and not dry_run:
             await self._remember_provider()
         known = {each.timing_partner_id for each in self._original.partners}
         for old in self._original.partners:

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from bibwire.domain.adoption import Listed
 from bibwire.domain.errors import DatabaseUnavailable, SettingsError
-from bibwire.domain.secrets import Redactor, Secret
+from bibwire.domain.secrets import SHORTEST_IN_BODIES, Redactor, Secret
 from bibwire.store.database import statements, with_time_outs
 
 _SQL = statements("original")
@@ -93,13 +93,14 @@ class Original:
     keys_noted: dict[str, dict[str, int]] = field(repr=False)
 
     def secrets(self) -> list[Secret]:
-        """Return every text that must not be shown."""
+        """Return every text to be struck out of messages; a short one would strike out common words."""
         texts = [partner.access_password for partner in self.partners]
         for credential in self.credentials:
             texts += [credential.principal, credential.secret]
             texts += _texts(credential.config)
         texts += [key for noted in self.keys_noted.values() for key in noted]
-        return [Secret(form) for text in texts if text for form in (text, text.strip()) if form]
+        forms = {form for text in texts if text for form in (text, text.strip())}
+        return [Secret(form) for form in forms if len(form) >= SHORTEST_IN_BODIES]
 
 
 def read(address: Secret) -> Original:
