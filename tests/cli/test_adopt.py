@@ -506,6 +506,29 @@ def test_each_kind_of_key_that_can_be_mapped_is_and_a_key_goes_to_one_partner(
     assert "credential 7: its credential_type" in found[6]["why"]
 
 
+def test_of_two_partners_of_one_name_the_first_with_a_key_is_taken_and_again_so(
+    shell: Shell, old: Old, world: rsusim.World
+) -> None:
+    peak, lake = world.accounts["Peak Timing"], world.accounts["Lakeside Race Services"]
+    for number, name in enumerate(("Peak", " Peak", "Peak ", "peak"), 1):
+        old.partner(number, name)
+    for number, account in ((2, peak), (3, lake), (4, lake)):
+        old.credential(number, number, account.api_key, account.api_secret)
+
+    for first in ("added", "already here"):
+        ended = adopt(shell, old, "--json")
+        found = by_number(ended)
+        assert ended.code == 3
+        assert [found[number]["outcome"] for number in (1, 2, 3, 4)] == [
+            "no RunSignup key",
+            first,
+            "not taken over",
+            "not taken over",
+        ]
+        assert found[3]["why"] == "number 2 of the original has the same name"
+        assert "too much like" in found[4]["why"]
+
+
 def test_nothing_that_can_be_taken_over_is_exit_code_1(shell: Shell, old: Old) -> None:
     ended = adopt(shell, old)
     assert (ended.code, "nothing could be taken over" in ended.told) == (1, True)

@@ -159,8 +159,6 @@ class Adopter:
         known = {each.timing_partner_id for each in self._original.partners}
         for old in self._original.partners:
             adopted = await self._adopt(old, dry_run)
-            if adopted.partner is not None:
-                self._names.setdefault(adopted.partner, old.timing_partner_id)
             adopted.rows = await self._judge(old, adopted)
             done.partners.append(adopted)
         for credential in self._credentials_of_none(known):
@@ -190,16 +188,18 @@ class Adopter:
             adopted.why = f"its name is {'blank' if blank else 'longer than 100 signs, or not printable'}"
             return adopted
         try:
+            found, adopted.why = self._credentials_of(old)
+            if not found and not adopted.why:
+                adopted.outcome, adopted.why = Outcome.NO_KEY, "no credential of RunSignup's there"
+                return adopted
             if name in self._names:
                 adopted.why = f"number {self._names[name]} of the original has the same name"
                 return adopted
+            self._names[name] = old.timing_partner_id
             existing = await self._existing(name)
-            found, adopted.why = self._credentials_of(old)
             if existing is not None:
                 return await self._compare(adopted, existing, found, dry_run)
             if not found:
-                adopted.outcome = Outcome.FAILED if adopted.why else Outcome.NO_KEY
-                adopted.why = adopted.why or "no credential of RunSignup's there"
                 return adopted
             return await self._take(adopted, name, found, dry_run)
         except DatabaseUnavailable:
