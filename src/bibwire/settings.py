@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     # None: an embedded PostgreSQL under `home`. A Secret, because it may hold a password.
     database_url: SecretText = None
 
+    # Where `bibwire adopt` reads; it may hold a password, too.
+    adopt_from: SecretText = None
+
     # Folder of the embedded database and of the key file.
     home: Annotated[Path, Trim] = Field(default_factory=lambda: default_home())
 
@@ -148,7 +151,7 @@ class Settings(BaseSettings):
     def _safe_url(cls, value: str) -> str:
         return check_api_url(value)
 
-    @field_validator("database_url")
+    @field_validator("database_url", "adopt_from")
     @classmethod
     def _postgres(cls, value: Secret | None) -> Secret | None:
         if value is not None:
@@ -205,8 +208,9 @@ class Settings(BaseSettings):
         """Return every secret among the settings, partners' overrides included."""
         values = (getattr(self, name) for name in type(self).model_fields)
         found = [value for value in values if isinstance(value, Secret)]
-        if self.database_url is not None:
-            found += _passwords(self.database_url.reveal())
+        for address in (self.database_url, self.adopt_from):
+            if address is not None:
+                found += _passwords(address.reveal())
         found += [
             Secret(value.strip())
             for name, value in os.environ.items()

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from bibwire.cli import (
+    adopt,
     backfill,
     bibs,
     demo,
@@ -86,6 +87,7 @@ for _module in (
     bibs,
     lookup,
     psql,
+    adopt,
     simulate,
     demo,
 ):
@@ -163,7 +165,9 @@ def _wrong_use(error: typer.TyperException) -> str:
     option = str(getattr(error, "option_name", ""))
     if re.fullmatch(r"-\d+", option):
         return f"{option} is below 0, and what stands there has to be 0 or more."
-    told = error.format_message()
+    # A database's address that was taken for something else may hold a password.
+    told = re.sub(r"(\w+://)\S*@", r"\1***@", error.format_message())
+    told = re.sub(r"(password\s*=\s*)[^\s)]+", r"\1***", told)
     # The library's own words are for programmers.
     told = re.sub(r"Value error, ", "", told)
     told = re.sub(

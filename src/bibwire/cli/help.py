@@ -33,6 +33,10 @@ EXAMPLES = {
     ),
     "lookup": ("bibwire lookup 1234 --race 98765", "bibwire lookup 1234 --race 98765 --live"),
     "psql": ("bibwire psql", "bibwire psql -c 'SELECT count(*) FROM bibwire.participants'"),
+    "adopt": (
+        "bibwire adopt --from postgresql://reader@db.example.com/results --dry-run",
+        "bibwire adopt --zone America/New_York",
+    ),
     "demo": ("bibwire demo --seconds 30",),
     "partner add": (
         'bibwire partner add "Peak Timing" --api-key KEY',

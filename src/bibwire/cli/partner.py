@@ -74,7 +74,7 @@ def add(
     logs.hide(credential.secrets)
 
     async def do(runtime: Runtime) -> BackfillReport | None:
-        await _refuse_same_variable(runtime, name)
+        await refuse_same_variable(runtime, name)
         await runtime.partners.check_new(name, credential)
         races, calls = (None, 0) if no_check else await _check(runtime, credential)
         partner = await runtime.partners.add(
@@ -362,7 +362,7 @@ async def _check(runtime: Runtime, credential: Credential) -> tuple[list[int], i
     return races, len(calls)
 
 
-async def _refuse_same_variable(runtime: Runtime, name: str) -> None:
+async def refuse_same_variable(runtime: Runtime, name: str) -> None:
     """Two names must not be overridden by one variable: one partner's key would serve the other."""
     from bibwire.settings import PREFIX, partner_token
 

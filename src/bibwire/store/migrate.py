@@ -17,7 +17,7 @@ import psycopg
 from bibwire.domain.errors import DatabaseUnavailable
 from bibwire.store import jobs_schema
 
-HEAD = "0012"
+HEAD = "0013"
 # "bibw" in ASCII; keeps two processes from migrating at the same time.
 MIGRATION_LOCK = 0x62696277
 MINIMUM_SERVER_VERSION = 140000
@@ -54,6 +54,20 @@ def current_version(connection: psycopg.Connection[tuple[object, ...]]) -> str |
         return None
     row = connection.execute("SELECT version_num FROM bibwire.schema_version").fetchone()
     return None if row is None else str(row[0])
+
+
+def is_current(conninfo: str) -> bool:
+    """
+    Whether the schema is up to date; nothing is changed.
+
+    Raises:
+        DatabaseUnavailable: The server cannot be reached.
+    """
+    try:
+        with psycopg.connect(conninfo, connect_timeout=10, autocommit=True) as connection:
+            return current_version(connection) == HEAD and not jobs_schema.missing(connection)
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(f"PostgreSQL cannot be used: {_one_line(error)}") from error
 
 
 def upgrade(conninfo: str) -> bool:
