@@ -42,8 +42,8 @@ imports: $(STAMP)  ## imports point down only
 format: $(STAMP)  ## format and mend what can be mended
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-fuzz: $(STAMP)  ## random histories and a week of races, for as long as you like (HISTORIES=5000)
-	@BIBWIRE_FUZZ_HISTORIES=$(or $(HISTORIES),2000) $(BIN)/python -m pytest -n auto tests/e2e/test_random_histories.py tests/e2e/test_season.py --timeout 0
+fuzz: $(STAMP)  ## random histories, a week of races, twenty kills of a backfill, for as long as you like (HISTORIES=5000)
+	@BIBWIRE_FUZZ_HISTORIES=$(or $(HISTORIES),2000) $(BIN)/python -m pytest -n auto tests/e2e/test_random_histories.py tests/e2e/test_season.py tests/e2e/test_backfill_scale.py --timeout 0
 
 bench: $(STAMP)  ## the figures of docs/performance.md
 	@$(BIN)/python -m bench

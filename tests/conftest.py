@@ -151,6 +151,12 @@ def database_url(postgres: str) -> Iterator[str]:
     yield from _fresh(postgres, "template_bibwire")
 
 
+@pytest.fixture
+def second_database_url(postgres: str) -> Iterator[str]:
+    """Another one."""
+    yield from _fresh(postgres, "template_bibwire")
+
+
 def _fresh(conninfo: str, template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     with psycopg.connect(conninfo, autocommit=True) as connection:

@@ -167,6 +167,10 @@ def test_until_and_race_narrow_it(world: rsusim.World, server: rsusim.Server, da
         stored = {row["event_id"] for row in house.rows("SELECT event_id FROM bibwire.participants")}
         assert stored == set(events_of(world, race, 2024))
         assert other not in {info.race_id for info in world.log.requests}
+        assert house.kinds() == []  # the first load of its live events tells of the race
+        house.sync()
+        assert house.kinds() == ["loaded", "loaded"]
+        truth.assert_feed_is_sound(house.rows, peak)
 
 
 def test_what_changed_of_an_event_that_was_known_is_told(

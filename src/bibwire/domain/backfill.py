@@ -44,7 +44,9 @@ class PastRace:
 
     Args:
         past: Events that are over and in the span asked for.
-        live: Its events that are kept fresh; they are loaded with it, where they are not yet.
+        live: Its events in the span that are kept fresh; they are loaded with it, where they are not
+            yet.
+        has_live: Whether it has such events at all: their first load tells of the race.
         newest: The latest start of all of them; None: none has one.
     """
 
@@ -55,6 +57,7 @@ class PastRace:
     live: frozenset[int]
     newest: datetime | None
     is_loaded: bool
+    has_live: bool
 
 
 @dataclass(slots=True)

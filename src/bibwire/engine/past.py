@@ -165,7 +165,7 @@ class PastSync:
             if after is not None:
                 await backfills.save_position(connection, target, after)
             else:
-                await backfills.finish_events(connection, target, position, live=bool(self._race.live))
+                await backfills.finish_events(connection, target, position, live=self._race.has_live)
         return after
 
     async def _count(self, position: Position, listed: dict[int, int], state: Progressed) -> int:

@@ -217,10 +217,12 @@ async def past_races(
     rows = await run(db, "events_since", partner_id, race_id=race_id, over_after=since)
     found: dict[int, _Found] = {}
     for race, name, event_id, starts_at, ends_at, _, is_loaded in rows:
+        known = found.setdefault(race, _Found(name, is_loaded))
+        live = is_live(starts_at, ends_at, now=now)
+        known.has_live |= live
         if until is not None and (starts_at is None or starts_at >= until):
             continue
-        known = found.setdefault(race, _Found(name, is_loaded))
-        (known.live if is_live(starts_at, ends_at, now=now) else known.past).add(event_id)
+        (known.live if live else known.past).add(event_id)
         if starts_at is not None:
             known.newest = max(known.newest or starts_at, starts_at)
     return sorted(
@@ -233,8 +235,10 @@ async def past_races(
                 frozenset(each.live),
                 each.newest,
                 each.is_loaded,
+                each.has_live,
             )
             for race, each in found.items()
+            if each.past or each.live
         ),
         key=newest_first,
     )
@@ -246,6 +250,7 @@ class _Found:
 
     name: str
     is_loaded: bool
+    has_live: bool = False
     past: set[int] = field(default_factory=set)
     live: set[int] = field(default_factory=set)
     newest: datetime | None = None

@@ -1,0 +1,85 @@
+"""The original's account, all of its years, loaded by processes that are killed; `make fuzz` alone."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from random import Random
+
+import psutil
+import pytest
+
+import rsusim
+from bibwire.domain.secrets import Secret
+from rsusim import worlds
+from tests import children
+from tests.e2e import truth
+from tests.house import KEY, House
+
+PEOPLE = int(os.environ.get("BIBWIRE_FUZZ_PEOPLE", worlds.ORIGINAL_PEOPLE))
+KILLS = 20
+MEMORY_MIB = 200
+
+
+def _run(world: rsusim.World, server: rsusim.Server, conninfo: str, kills: int) -> tuple[int, float, float]:
+    """Load all into an empty mirror; return the calls it took, seconds, and most MiB resident."""
+    random = Random(5)
+    world.log.clear()
+    with House(
+        world,
+        server.base_url,
+        conninfo,
+        caller_reg=Secret(world.caller.registration),
+        caller_secret=Secret(world.caller.secret),
+    ) as house:
+        for account in world.accounts.values():
+            house.add_partner(account)
+        environment = {
+            "BIBWIRE_DATABASE_URL": conninfo,
+            "BIBWIRE_API_URL": server.base_url,
+            "BIBWIRE_SECRET_KEY": KEY,
+            "BIBWIRE_CALLER_REG": world.caller.registration,
+            "BIBWIRE_CALLER_SECRET": world.caller.secret,
+        }
+        begun, peak, killed = time.monotonic(), 0.0, 0
+        while True:
+            child = children.start("backfill", 2500, **environment)
+            process = psutil.Process(child.pid)
+            patience = time.monotonic() + (random.uniform(2, 8) if killed < kills else 3600)
+            while child.poll() is None and time.monotonic() < patience:
+                with process.oneshot():
+                    if process.status() != psutil.STATUS_ZOMBIE:
+                        peak = max(peak, process.memory_info().rss / 2**20)
+                time.sleep(0.05)
+            if child.poll() is not None:
+                said, _ = child.communicate()
+                assert (child.returncode, said) == (0, "")
+                break
+            child.kill()
+            child.communicate()
+            killed += 1
+        seconds = time.monotonic() - begun
+        assert killed == kills, f"it ended after {killed} kills: kill earlier"
+        calls = world.log.calls
+        truth.assert_mirror_equals_world(
+            house.rows, world, *world.accounts.values(), catalog=False, every_event=True
+        )
+        for account in world.accounts.values():
+            truth.assert_feed_is_sound(house.rows, account)
+        return calls, seconds, peak
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.skipif("BIBWIRE_FUZZ_HISTORIES" not in os.environ, reason="takes half an hour: make fuzz")
+def test_the_original_account_with_twenty_kills(database_url: str, second_database_url: str) -> None:
+    world = worlds.original(seed=3, now=datetime.now(UTC), people=PEOPLE)
+    world.clock.run(1)
+    with rsusim.Server(world) as server:
+        whole, seconds, peak = _run(world, server, database_url, 0)
+        print(f"\nuninterrupted: {whole} calls, {seconds:.0f} s, {peak:.0f} MiB")
+        cut, seconds, again = _run(world, server, second_database_url, KILLS)
+        print(f"with {KILLS} kills: {cut} calls, {seconds:.0f} s, {again:.0f} MiB")
+        assert cut <= 1.02 * whole
+        assert max(peak, again) < MEMORY_MIB
