@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -303,6 +303,16 @@ def find_file() -> Path | None:
 def partner_token(name: str) -> str:
     """Return the partner's name as it stands in a variable: capitals, other signs as `_`."""
     return re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def overrides_of_nobody(names: Iterable[str]) -> list[str]:
+    """Return the variables of the environment that are to override a partner's key, and are no partner's."""
+    known = {f"{PREFIX}{kind}_{partner_token(name)}" for name in names for kind in ("KEY", "SECRET")}
+    ours = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
+    found = [
+        each for each in map(str.upper, os.environ) if each.startswith((f"{PREFIX}KEY_", f"{PREFIX}SECRET_"))
+    ]
+    return sorted(set(found) - known - ours)
 
 
 def check_api_url(value: str) -> str:

@@ -172,3 +172,11 @@ def test_a_settings_file_with_secrets_that_others_can_read_is_warned_of(shell: S
     assert grades(shell.run("doctor", "--json"))["settings file"] == "warn"
     path.chmod(0o600)
     assert "settings file" not in grades(shell.run("doctor", "--json"))
+
+
+def test_a_variable_that_overrides_no_partners_key_is_named(shell: Shell, peak: rsusim.Account) -> None:
+    ended = shell.run("doctor", "--json", KEY_PEEK_TIMING="k", SECRET_PEEK_TIMING="s")
+
+    assert grades(ended)["BIBWIRE_KEY_PEEK_TIMING"] == "warn"
+    assert "BIBWIRE_KEY_ACME_TIMING" in fixes(ended)["BIBWIRE_SECRET_PEEK_TIMING"]
+    assert "BIBWIRE_SECRET_KEY" not in grades(ended)

@@ -201,6 +201,7 @@ def _credentials(to: Examination, conninfo: str, key: bytes | None, now: datetim
 
 async def _open_credentials(to: Examination, conninfo: str, vault: object, now: datetime) -> None:
     from bibwire import logs
+    from bibwire.settings import overrides_of_nobody
     from bibwire.store.database import open_database
     from bibwire.store.partners import Partners
     from bibwire.store.reports import Reports
@@ -231,6 +232,9 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object, now: 
             else:
                 verified = "verified" if partner.verified_at else "not verified yet"
                 to.add(name, "ok", f"key ...{partner.fingerprint} opens, {verified}")
+        for variable in overrides_of_nobody(partner.name for partner in all_partners):
+            fix = "a partner called ACME Timing has BIBWIRE_KEY_ACME_TIMING; mend or remove it"
+            to.add(variable, "warn", "it is set, and no partner has such a name: it is ignored", fix)
         await _events(to, Reports(database), now)
 
 
