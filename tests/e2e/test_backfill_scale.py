@@ -46,7 +46,7 @@ def _run(world: rsusim.World, server: rsusim.Server, conninfo: str, kills: int) 
         while True:
             child = children.start("backfill", 2500, **environment)
             process = psutil.Process(child.pid)
-            patience = time.monotonic() + (random.uniform(2, 8) if killed < kills else 3600)
+            patience = time.monotonic() + (random.uniform(2, 4.5) if killed < kills else 3600)
             while child.poll() is None and time.monotonic() < patience:
                 with process.oneshot():
                     if process.status() != psutil.STATUS_ZOMBIE:
