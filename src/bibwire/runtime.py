@@ -22,13 +22,14 @@ from bibwire.domain.budget import Urgency
 from bibwire.domain.errors import AccessLost, Blocked, SettingsError
 from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
-from bibwire.engine.clients import Clients
+from bibwire.engine.clients import Clients, not_here
 from bibwire.engine.discovery import LIST_FROM
 from bibwire.engine.planner import DISCOVER, SWEEP, Planner
 from bibwire.engine.slices import Slices
 from bibwire.engine.sweeper import Sweeper
 from bibwire.engine.sync import SyncEngine, Waiting
 from bibwire.engine.upkeep import DiscoveryTimes, Found, Upkeep
+from bibwire.engine.verify import Verifier
 from bibwire.engine.worker import Worker
 from bibwire.settings import Settings
 from bibwire.store import embedded, migrate, schedule
@@ -60,6 +61,8 @@ class Runtime:
     jobs: Jobs
     sweeper: Sweeper
     engine: SyncEngine
+    # Rows asked for at once.
+    page_size: int
     # For simulations: the time the budget is counted by, instead of the database's.
     budget_time: Callable[[], datetime] | None = None
     # Told of a partner whose call has to wait, before it does; what it raises ends the wait.
@@ -109,6 +112,23 @@ class Runtime:
             return await self._upkeep(clients).read_list(partner)
         finally:
             await clients.close()
+
+    @property
+    def verifier(self) -> Verifier:
+        """What holds the mirror against the vendor; its calls are those of reconciliation."""
+
+        def open_counted(
+            partner: Partner, on_call: Callable[[CallMade], None], may_call: Callable[[], None]
+        ) -> AbstractAsyncContextManager[VendorClient]:
+            return self.open_client(partner, on_call, not_here, Urgency.RECONCILE, may_call)
+
+        return Verifier(
+            db=self.db,
+            open_client=open_counted,
+            clock=self.clock,
+            page_size=self.page_size,
+            budget_time=self.budget_time,
+        )
 
     async def discover_at_start(self) -> None:
         """Let the workers read every race list at once."""
@@ -171,6 +191,7 @@ class Runtime:
         credential: Credential,
         permits: Permits | _Unlimited,
         on_call: Callable[[CallMade], None] | None = None,
+        may_call: Callable[[], None] | None = None,
     ) -> VendorClient:
         return VendorClient(
             base_url=self.settings.api_url,
@@ -181,6 +202,7 @@ class Runtime:
             timeout_seconds=self.settings.timeout_seconds,
             retry_seconds=self.settings.retry_seconds,
             on_call=on_call,
+            may_call=may_call,
         )
 
     @asynccontextmanager
@@ -190,6 +212,7 @@ class Runtime:
         on_call: Callable[[CallMade], None],
         aside: Waiting,
         urgency: Urgency = Urgency.DELTA,
+        may_call: Callable[[], None] | None = None,
     ) -> AsyncIterator[VendorClient]:
         """
         Open a client under a partner's credential, which the settings may override.
@@ -198,6 +221,7 @@ class Runtime:
             on_call: Told of each attempt.
             aside: Entered while the budget has no room, or the vendor wants no calls.
             urgency: What the calls are for: how much of the budget they may use.
+            may_call: Asked before each attempt; what it raises ends the call.
         """
 
         @asynccontextmanager
@@ -243,7 +267,7 @@ class Runtime:
             on_throttle=on_throttle,
             now=self.budget_time,
         )
-        async with self._client(credential, permits, on_call) as client:
+        async with self._client(credential, permits, on_call, may_call) as client:
             yield client
 
 
@@ -340,6 +364,7 @@ async def open_runtime(
             jobs=Jobs(db),
             sweeper=sweeper,
             engine=engine,
+            page_size=page_size,
             budget_time=budget_time,
         )
         yield runtime

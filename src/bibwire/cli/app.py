@@ -29,6 +29,7 @@ from bibwire.cli import (
     simulate,
     status,
     sync,
+    verify,
     worker,
 )
 from bibwire.cli.help import teach
@@ -71,7 +72,22 @@ def _options(
     """Takes the options of every command; main() has seen to --debug already."""
 
 
-for _module in (init, doctor, sync, worker, discover, plan, status, bibs, lookup, psql, simulate, demo):
+_MODULES = (
+    init,
+    doctor,
+    sync,
+    verify,
+    worker,
+    discover,
+    plan,
+    status,
+    bibs,
+    lookup,
+    psql,
+    simulate,
+    demo,
+)
+for _module in _MODULES:
     _module.add_to(app)
 app.add_typer(partner.app, name="partner")
 teach(app)

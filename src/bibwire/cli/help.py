@@ -16,6 +16,11 @@ EXAMPLES = {
         'bibwire sync --partner "Peak Timing" --race 98765',
         "bibwire sync --full --json",
     ),
+    "verify": (
+        "bibwire verify",
+        'bibwire verify --partner "Peak Timing" --race 98765 --max-calls 100',
+        "bibwire verify --json --junit verify.xml",
+    ),
     "run": ("bibwire run", "bibwire run --workers 4"),
     "worker": ("bibwire worker",),
     "discover": ('bibwire discover --partner "Peak Timing"',),
