@@ -6,6 +6,7 @@ Each test that breaks something sees exactly the check fail that is about it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import structlog
 
 import rsusim
 from bibwire.domain.verify import Check, Verdict
+from bibwire.engine.reports import SyncRequest
 from bibwire.engine.verify import VerifyReport, VerifyRequest
 from tests.house import House
 
@@ -410,46 +412,47 @@ def test_what_changes_at_the_vendor_after_the_sync_fails_nothing(scene: Scene) -
     assert "changed meanwhile" in the(report, "full", scene.race).seen
 
 
-def test_what_changes_while_it_is_verified_fails_nothing(scene: Scene) -> None:
+def live(scene: Scene) -> None:
+    """Let people sign up, get bibs, move and leave with every answer of the vendor's."""
     world, numbers = scene.world, iter(scene.people[12:29] + scene.people[31:])
-    bibs = iter(range(9000, 9999))
 
-    def live(info: rsusim.RequestInfo) -> None:
+    def strike(info: rsusim.RequestInfo) -> None:
         world.advance(2)
-        world.register(scene.five, bib_num=next(bibs))
-        world.assign_bib(next(numbers), next(bibs))
-        world.remove(next(numbers))
-        world.transfer(next(numbers), scene.five, transfer_bib=True)
+        moved = [number for _ in range(3) if (number := next(numbers, None)) is not None]
+        world.register(scene.five, bib_num=9000 + info.number)
+        if len(moved) == 3:
+            world.assign_bib(moved[0], 20_000 + info.number)
+            world.remove(moved[1])
+            world.transfer(moved[2], scene.five, transfer_bib=True)
 
-    world.after_answer(live)
+    world.after_answer(strike)
+
+
+def test_what_changes_while_it_is_verified_fails_nothing(scene: Scene) -> None:
+    live(scene)
 
     report = scene.verify(max_calls=80)
 
     assert [(c.check, c.seen) for c in report.of(Verdict.FAIL) + report.of(Verdict.ERROR)] == []
+    assert scene.world.log.failures == []
 
 
-def test_what_a_worker_stores_while_it_is_verified_fails_nothing(scene: Scene, database_url: str) -> None:
-    world = scene.world
-    with House(world, scene.house.settings.api_url, database_url) as elsewhere:
-        numbers = iter(scene.people[12:29] + scene.people[31:])
-        busy: list[bool] = []
+def test_what_a_worker_stores_while_it_is_verified_fails_nothing(scene: Scene) -> None:
+    runtime = scene.house.runtime
 
-        def poll(info: rsusim.RequestInfo) -> None:
-            if busy:
-                return
-            busy.append(True)
-            world.edit(next(numbers), last_name="Edited")
-            world.remove(next(numbers))
-            world.register(scene.ten)
-            world.advance(60)
-            assert elsewhere.sync().errors == []
-            busy.clear()
+    async def both() -> VerifyReport:
+        chosen = await runtime.engine.chosen(None)
+        verifying = asyncio.create_task(runtime.verifier.verify(chosen, VerifyRequest(max_calls=80, seed=1)))
+        while not verifying.done():
+            assert (await runtime.engine.sync(SyncRequest())).errors == []
+        return verifying.result()
 
-        world.after_answer(poll)
-        report = scene.verify(max_calls=80)
-        world.clear_hooks()
+    live(scene)
+
+    report = scene.house.run(both())
 
     assert [(c.check, c.seen) for c in report.of(Verdict.FAIL) + report.of(Verdict.ERROR)] == []
+    assert scene.world.log.failures == []
 
 
 def test_a_vendor_that_cannot_be_reached_is_an_error_and_no_failure(scene: Scene) -> None:

@@ -176,14 +176,14 @@ class Evidence:
             self.listings[scope.race_id] = known
         return known
 
-    async def removed(self, scope: Scope, listing: Listing, size: Size) -> dict[int, Removal]:
-        """Return the complete removed list of a race's live events."""
+    async def add_removed(self, scope: Scope, listing: Listing, size: Size) -> None:
+        """Add the complete removed list of a race's live events."""
         one_by_one = size.one_event or listing.untrusted is not None
         found = Listing()
         for events in _groups(scope.event_ids, one_by_one=one_by_one):
             await self._read(found, scope.race_id, events, Stream.REMOVED)
         listing.until = max(filter(None, (listing.until, found.until)))
-        return found.removals
+        listing.removals = found.removals
 
     async def changes(
         self, scope: Scope, size: Size, *, since: datetime, expected: Mapping[int, int]
