@@ -19,12 +19,14 @@ from bibwire import logs
 from bibwire.api.client import CallMade, VendorClient
 from bibwire.clock import Clock, SystemClock
 from bibwire.domain.budget import Urgency
+from bibwire.domain.daily import next_of_day
 from bibwire.domain.errors import AccessLost, Blocked, SettingsError
 from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
 from bibwire.engine.clients import Clients, not_here
 from bibwire.engine.discovery import LIST_FROM
-from bibwire.engine.planner import DISCOVER, SWEEP, Planner
+from bibwire.engine.nightly import Nightly
+from bibwire.engine.planner import DISCOVER, SWEEP, VERIFY, Planner
 from bibwire.engine.slices import Slices
 from bibwire.engine.sweeper import Sweeper
 from bibwire.engine.sync import SyncEngine, Waiting
@@ -76,7 +78,14 @@ class Runtime:
         try:
             yield Worker(
                 jobs=self.jobs,
-                planner=Planner(self.db, self.jobs, self.clock, caller=caller, budget_time=self.budget_time),
+                planner=Planner(
+                    self.db,
+                    self.jobs,
+                    self.clock,
+                    caller=caller,
+                    budget_time=self.budget_time,
+                    next_verification=self._next_verification,
+                ),
                 slices=Slices(
                     db=self.db,
                     partners=self.partners,
@@ -85,6 +94,13 @@ class Runtime:
                     sweeper=self.sweeper,
                 ),
                 upkeep=self._upkeep(clients),
+                nightly=Nightly(
+                    db=self.db,
+                    partners=self.partners,
+                    verifier=self.verifier,
+                    clock=self.clock,
+                    next_verification=self._next_verification,
+                ),
             )
         finally:
             await clients.close()
@@ -139,8 +155,14 @@ class Runtime:
         await self.jobs.wake(PLANNER)
 
     async def drop_work(self, partner: Partner) -> None:
-        """Take a partner's polls and readings of its race list out of the queue; what runs ends by itself."""
-        await self.jobs.cancel((SWEEP, DISCOVER), {"partner_id": partner.partner_id})
+        """Take a partner's polls, race lists and verifications out of the queue; what runs ends by itself."""
+        await self.jobs.cancel((SWEEP, DISCOVER, VERIFY), {"partner_id": partner.partner_id})
+
+    @property
+    def _next_verification(self) -> Callable[[datetime], datetime] | None:
+        """When mirrors are verified next, after an instant; None: not by themselves."""
+        at, zone = self.settings.verify_at, self.settings.timezone
+        return None if at is None else lambda now: next_of_day([at], zone, now=now)
 
     def _upkeep(self, clients: Clients) -> Upkeep:
         return Upkeep(

@@ -9,6 +9,7 @@ import psycopg
 
 import rsusim
 from tests.cli.conftest import Shell
+from tests.waiting import wait_until
 
 KEYS = {"check", "partner", "race_id", "asked", "expected", "seen", "verdict", "calls", "seconds"}
 
@@ -107,3 +108,25 @@ def test_junit_needs_a_folder(shell: Shell, peak: rsusim.Account) -> None:
 
     assert ended.code == 2
     assert "does not exist" in ended.told
+
+
+def test_a_worker_verifies_at_the_hour_and_status_tells_what_failed(
+    shell: Shell, world: rsusim.World, peak: rsusim.Account, database_url: str
+) -> None:
+    assert shell.run("sync").code == 0
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE bibwire.participants SET city = 'Nowhere'")
+        connection.execute("UPDATE bibwire.plans SET next_verify_at = now() - interval '1 minute'")
+        worker = shell.start("worker")
+        seen = "SELECT FROM bibwire.plans WHERE verified_at IS NOT NULL AND next_verify_at > now()"
+        wait_until(lambda: connection.execute(seen).fetchone() is not None)
+        assert shell.stop(worker).code == 0
+        at = connection.execute("SELECT next_verify_at - verified_at FROM bibwire.plans").fetchone()
+
+    assert at is not None
+    assert 0 < at[0].total_seconds() <= 25 * 3600
+    assert '"a check of the mirror failed"' in shell.log_file.read_text("utf-8")
+    [partner] = shell.run("status", "--json").json["partners"]
+    assert partner["mirror_verified_at"] is not None
+    assert {failure["check"] for failure in partner["verify_failures"]} == {"full"}
+    assert "Peak Timing: check full of race" in " ".join(shell.run("status").out.split())

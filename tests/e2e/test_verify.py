@@ -10,17 +10,24 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterator
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import datetime, time, timedelta
+from typing import Any, Final, cast
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
 import structlog
 
 import rsusim
+from bibwire.cli.status import verified
+from bibwire.domain.daily import next_of_day
 from bibwire.domain.verify import Check, Verdict
+from bibwire.engine.nightly import Nightly
+from bibwire.engine.planner import VERIFY, Planner
 from bibwire.engine.reports import SyncRequest
 from bibwire.engine.verify import VerifyReport, VerifyRequest
+from bibwire.store.database import Connection
+from bibwire.store.jobs import Jobs
 from tests.house import House
 
 RACE_DAY: Final = datetime(2026, 9, 19, 8, 0)
@@ -500,3 +507,143 @@ def test_a_partner_without_races_is_skipped(house: House, world: rsusim.World) -
 
     assert {check.verdict for check in report.checks} == {"skipped"}
     assert report.exit_code == 0
+
+
+class Nights:
+    """The planner's tick and the jobs it queues, run at once."""
+
+    def __init__(self, scene: Scene, at: time | None = time(3)) -> None:
+        self.scene, house = scene, scene.house
+        self.deferred: list[tuple[str, dict[str, Any]]] = []
+        zone = ZoneInfo("America/Denver")
+        next_at = None if at is None else (lambda now: next_of_day([at], zone, now=now))
+        runtime = house.runtime
+        self.planner = Planner(runtime.db, cast(Jobs, self), house.clock, next_verification=next_at)
+        self.nightly = Nightly(
+            db=runtime.db,
+            partners=runtime.partners,
+            verifier=runtime.verifier,
+            clock=house.clock,
+            next_verification=next_at,
+        )
+
+    async def defer(self, connection: Connection, task: str, args: dict[str, Any], **locks: Any) -> bool:
+        self.deferred.append((task, args))
+        return True
+
+    def tick(self, stopping: bool = False) -> int:
+        """Let the planner look; return how many verifications it had made."""
+        self.deferred.clear()
+        stop = asyncio.Event()
+        if stopping:
+            stop.set()
+
+        async def once() -> int:
+            queued = (await self.planner.tick()).verifications
+            for task, args in list(self.deferred):
+                if task == VERIFY:
+                    await self.nightly.verify(args, stop)
+            return queued
+
+        return self.scene.house.run(once())
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        [row] = self.scene.house.rows(
+            "SELECT next_verify_at, verified_at, verify_failures FROM bibwire.plans"
+        )
+        return row
+
+
+def test_every_night_at_its_hour_a_partner_is_verified_once(scene: Scene) -> None:
+    nights = Nights(scene)
+    assert nights.tick() == 0
+    first = nights.plan["next_verify_at"]
+    assert first.astimezone(ZoneInfo("America/Denver")).time() == time(3)
+    assert nights.plan["verified_at"] is None
+    scene.world.advance((first - scene.world.now).total_seconds() - 1)
+    scene.house.sync()
+    assert nights.tick() == 0
+    scene.world.advance(2)
+
+    assert nights.tick() == 1
+
+    assert nights.plan["verified_at"] == scene.world.now
+    assert nights.plan["next_verify_at"] == first + timedelta(days=1)
+    assert nights.plan["verify_failures"] == []
+    assert nights.tick() == 0
+    runs = scene.house.rows("SELECT outcome FROM bibwire.sync_history WHERE kind = 'verify'")
+    assert [run["outcome"] for run in runs] == ["ok"]
+
+
+def to_the_hour(scene: Scene, nights: Nights) -> None:
+    nights.tick()
+    scene.world.advance((nights.plan["next_verify_at"] - scene.world.now).total_seconds() + 1)
+    assert scene.house.sync().errors == []
+
+
+def test_what_fails_at_night_is_an_error_of_the_log_and_of_the_status(scene: Scene) -> None:
+    nights = Nights(scene)
+    to_the_hour(scene, nights)
+    before = scene.house.participant(scene.people[20])["chip_num"]
+    scene.write(
+        "UPDATE bibwire.participants SET chip_num = 'X' WHERE registration_id = %(i)s", i=scene.people[20]
+    )
+
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as logged:
+        assert nights.tick() == 1
+
+    [error] = [line for line in logged if line["log_level"] == "error"]
+    assert (error["action"], error["check"], error["race_id"]) == ("verify", "full", scene.race)
+    assert "chip_num 1" in error["seen"]
+    [failure] = nights.plan["verify_failures"]
+    assert (failure["check"], failure["verdict"], failure["race_id"]) == ("full", "fail", scene.race)
+    [partner] = scene.house.run(scene.house.runtime.reports.partners())
+    assert (partner.mirror_verified_at, partner.verify_failures) == (scene.world.now, [failure])
+    told = [sentence for sentence, _ in verified(partner)]
+    assert told[1].startswith(f"Peak Timing: check full of race {scene.race} failed: ")
+    # By hand it is noted too, once it is mended.
+    scene.write("UPDATE bibwire.participants SET chip_num = %(c)s WHERE chip_num = 'X'", c=before)
+    assert failed(scene.verify()) == set()
+    assert nights.plan["verify_failures"] == []
+
+
+def test_a_vendor_that_is_gone_at_night_is_asked_again_within_the_hour(scene: Scene) -> None:
+    nights = Nights(scene)
+    to_the_hour(scene, nights)
+    scene.world.faults.add(rsusim.Fault(kind="http_503", times=None))
+
+    assert nights.tick() == 1
+
+    assert nights.plan["verified_at"] is None
+    assert nights.plan["next_verify_at"] == scene.world.now + timedelta(hours=1)
+    assert [each["verdict"] for each in nights.plan["verify_failures"]] == ["error"]
+    scene.world.faults.clear()
+    scene.world.advance(HOUR)
+    assert nights.tick() == 1
+    assert nights.plan["verified_at"] == scene.world.now
+
+
+def test_a_verification_that_is_broken_off_is_made_again(scene: Scene) -> None:
+    nights = Nights(scene)
+    to_the_hour(scene, nights)
+
+    assert nights.tick(stopping=True) == 1
+
+    assert nights.plan["verified_at"] is None
+    assert nights.tick() == 0
+    scene.world.advance(HOUR)
+    assert nights.tick() == 1
+    assert nights.plan["verified_at"] == scene.world.now
+
+
+def test_switched_off_nobody_is_verified_by_the_clock(scene: Scene) -> None:
+    Nights(scene).tick()
+    nights = Nights(scene, None)
+
+    nights.tick()
+    scene.world.advance(30 * HOUR)
+
+    assert nights.tick() == 0
+    assert nights.plan["next_verify_at"] is None

@@ -28,10 +28,15 @@ from bibwire.domain.errors import (
 )
 from bibwire.domain.verify import Check, Verdict, chosen, exit_code, sample
 from bibwire.engine.checks import (
+    BIBS,
     BUDGET,
     CREDENTIAL,
+    FEED,
+    FRESHNESS,
     FULL,
     INCREMENTAL,
+    LISTS,
+    PAGE_SIZE,
     REMOVED,
     RIGHTS,
     Checks,
@@ -39,7 +44,7 @@ from bibwire.engine.checks import (
     Task,
 )
 from bibwire.engine.evidence import Evidence, OpenCounted, Purse
-from bibwire.store import catalog, runs, verify
+from bibwire.store import catalog, runs, schedule, verify
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
 from bibwire.store.loader import Outcome
@@ -48,8 +53,19 @@ from bibwire.store.partners import Partner
 SCOPES: Final = 3
 MOST_CALLS: Final = 40
 BIBS_LOOKED_UP: Final = 5
+NOT_LOADED: Final = "no live race is loaded"
 # A race of more events is not listed event by event to prove lists of them.
 MOST_EVENTS: Final = 8
+# Why there may be no race to make a check with.
+WHY_NOT: Final = {
+    FULL: NOT_LOADED,
+    REMOVED: NOT_LOADED,
+    INCREMENTAL: NOT_LOADED,
+    BIBS: "nobody in the races that were chosen has a bib",
+    FEED: NOT_LOADED,
+    PAGE_SIZE: NOT_LOADED,
+    LISTS: f"no live race that is loaded has 2 to {MOST_EVENTS} live events",
+}
 NEEDS_LISTING: Final = frozenset({INCREMENTAL, REMOVED})
 
 log = structlog.get_logger()
@@ -138,6 +154,12 @@ class _Run:
     stopped: str | None = None
     unreadable: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def is_unverified(self) -> bool:
+        """Whether nothing could be asked."""
+        asked = any(check.verdict is Verdict.PASS and check.calls for check in self.checks)
+        return self.stopped is not None and not asked
+
 
 class Verifier:
     """Verifies partners."""
@@ -210,9 +232,7 @@ class Verifier:
             else:
                 report.checks += run.checks
                 report.calls += run.purse.made
-                report.unverified += run.stopped is not None and not any(
-                    check.verdict is Verdict.PASS and check.calls for check in run.checks
-                )
+                report.unverified += run.is_unverified
             progress.partners_done += 1
             watch(progress)
         report.seconds = self._clock.monotonic() - started
@@ -258,6 +278,9 @@ class Verifier:
         except BibwireError as error:
             said = str(error)
             raise
+        else:
+            if request.race_id is None and not stopping():
+                await self._record(run)
         finally:
             await runs.finish(
                 self._db,
@@ -269,6 +292,23 @@ class Verifier:
                 now=self._clock.now(),
             )
         return run
+
+    async def _record(self, run: _Run) -> None:
+        """Keep what was found for `status`."""
+        failures = [
+            {
+                "check": check.check,
+                "race_id": check.race_id,
+                "verdict": str(check.verdict),
+                "expected": check.expected,
+                "seen": check.seen,
+            }
+            for check in run.checks
+            if check.verdict in (Verdict.FAIL, Verdict.ERROR)
+        ]
+        await schedule.record_verification(
+            self._db, run.partner.partner_id, failures, asked=not run.is_unverified, now=self._clock.now()
+        )
 
     async def _tasks(self, run: _Run, request: VerifyRequest) -> list[Task]:
         """Plan the checks of a partner, in order of their worth: the last are left out first."""
@@ -296,12 +336,14 @@ class Verifier:
         several = [scope for scope in loaded if 2 <= len(scope.event_ids) <= MOST_EVENTS]
         if several:
             tasks.append(checks.lists(max(several, key=lambda s: (s in listed, len(s.event_ids)))))
-        else:
-            run.checks.append(_no_lists(run.partner))
-        tasks += [checks.rights(scope) for scope in scopes if scope not in listed]
+        # Where the calls do not suffice for all of them, it is others another night.
+        rest = [(scope, scope.starts_at) for scope in scopes if scope not in listed]
+        tasks += [checks.rights(scope) for scope in chosen(rest, len(rest), seed=request.seed, now=now)]
         tasks += [checks.feed(scope) for scope in listed]
         tasks += [checks.freshness(scope) for scope in scopes]
         tasks.append(checks.clock())
+        made = {task.check for task in tasks}
+        run.checks += [_left_out(run.partner, name, why) for name, why in WHY_NOT.items() if name not in made]
         return tasks
 
     async def _bibs(self, partner_id: int, scopes: Sequence[Scope], seed: int) -> dict[int, list[int]]:
@@ -411,9 +453,8 @@ def _not_made(partner: Partner, race_id: int | None, verdict: Verdict, seen: str
     return Check(CREDENTIAL, partner.name, race_id, "", "", seen, verdict, 0, 0.0)
 
 
-def _no_lists(partner: Partner) -> Check:
-    seen = f"no live race has 2 to {MOST_EVENTS} live events"
-    return Check("lists", partner.name, None, "several events together", "", seen, Verdict.SKIPPED, 0, 0.0)
+def _left_out(partner: Partner, name: str, why: str) -> Check:
+    return Check(name, partner.name, None, "", "", why, Verdict.SKIPPED, 0, 0.0)
 
 
 def _folded(checks: list[Check]) -> list[Check]:
@@ -421,7 +462,7 @@ def _folded(checks: list[Check]) -> list[Check]:
     folded: list[Check] = []
     left_out: dict[tuple[str, str], list[Check]] = {}
     for check in checks:
-        if check.verdict is Verdict.SKIPPED and check.check in (RIGHTS, "freshness"):
+        if check.verdict is Verdict.SKIPPED and check.check in (RIGHTS, FRESHNESS):
             left_out.setdefault((check.check, check.seen), []).append(check)
         else:
             folded.append(check)
