@@ -328,6 +328,17 @@ def test_lists_of_events_that_cannot_be_believed_fail(scene: Scene, habit: str) 
     assert the(report, "lists").race_id == scene.race
 
 
+def test_a_race_asked_for_one_event_at_a_time_is_verified_so(scene: Scene) -> None:
+    scene.write("UPDATE bibwire.scopes SET one_event_since = now()")
+
+    report = scene.verify()
+
+    assert failed(report) == set()
+    together = [r for r in scene.world.log.of("participants") if "," in r.query["event_id"]]
+    assert len(together) == 1  # that lists are proven by
+    assert the(report, "lists").verdict == "pass"
+
+
 def test_shorter_pages_than_asked_for_fail(scene: Scene) -> None:
     scene.world.quirks.page_cap = 26
 
