@@ -341,12 +341,16 @@ class Checks:
             listing = await self._evidence.by_list(scope, size)
             singles = await self._evidence.one_by_one(scope)
             assert listing.of_list is not None
-            odd = _odd(listing.of_list, singles)
+            odd, changed = _odd(listing.of_list, singles), 0
             if odd:
                 assert listing.listed_at is not None
                 later = await self._evidence.meanwhile(scope, listing.listed_at, one_by_one=True)
+                changed = len(odd)
                 odd -= later.changed_since(listing.listed_at)
+                changed -= len(odd)
             seen = f"{len(listing.of_list):,} by one list, {len(singles):,} by {several} lists"
+            if changed:
+                seen += f", {changed:,} changed meanwhile"
             if odd:
                 seen += f", {len(odd):,} differ ({', '.join(map(str, sorted(odd)[:5]))})"
             if listing.untrusted is not None:
