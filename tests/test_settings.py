@@ -273,6 +273,8 @@ def test_given_settings_take_nothing_from_the_environment_or_the_file(
     [
         ("BIBWIRE_DISCOVERY_TIMES", "25:00", "times of day"),
         ("BIBWIRE_DISCOVERY_TIMES", "6", "times of day"),
+        ("BIBWIRE_VERIFY_AT", "3", "time of day"),
+        ("BIBWIRE_VERIFY_AT", "never", "or off"),
         ("BIBWIRE_TIMEZONE", "Mars/Olympus", "zone like"),
     ],
 )
@@ -292,3 +294,15 @@ def test_discovery_times_and_zone_are_read(monkeypatch: pytest.MonkeyPatch) -> N
 
     assert settings.discovery_times == (time(5, 30), time(17))
     assert settings.timezone.key == "America/Denver"
+
+
+@pytest.mark.parametrize(
+    ("text", "at"), [(None, time(3)), ("", time(3)), (" 4:15 ", time(4, 15)), ("off", None), ("OFF", None)]
+)
+def test_when_mirrors_are_verified_is_read(
+    text: str | None, at: time | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if text is not None:
+        monkeypatch.setenv("BIBWIRE_VERIFY_AT", text)
+
+    assert load_settings().verify_at == at

@@ -19,19 +19,22 @@ from bibwire import logs
 from bibwire.api.client import CallMade, VendorClient
 from bibwire.clock import Clock, SystemClock
 from bibwire.domain.budget import Urgency
+from bibwire.domain.daily import next_of_day
 from bibwire.domain.errors import AccessLost, Blocked, SettingsError
 from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
 from bibwire.engine.backfill import Backfill, BackfillProgress, BackfillReport, BackfillRequest
-from bibwire.engine.clients import Clients
+from bibwire.engine.clients import Clients, not_here
 from bibwire.engine.discovery import LIST_FROM
-from bibwire.engine.planner import DISCOVER, SWEEP, Planner
+from bibwire.engine.nightly import Nightly
+from bibwire.engine.planner import DISCOVER, SWEEP, VERIFY, Planner
 from bibwire.engine.reconcile import ReconcileReport, ReconcileRequest, Reconciliation
 from bibwire.engine.reports import Watch
 from bibwire.engine.slices import Slices
 from bibwire.engine.sweeper import Sweeper
 from bibwire.engine.sync import SyncEngine, Waiting
 from bibwire.engine.upkeep import DiscoveryTimes, Found, Upkeep
+from bibwire.engine.verify import Verifier
 from bibwire.engine.worker import Worker
 from bibwire.settings import Settings
 from bibwire.store import embedded, migrate, schedule
@@ -63,6 +66,8 @@ class Runtime:
     jobs: Jobs
     sweeper: Sweeper
     engine: SyncEngine
+    # Rows asked for at once.
+    page_size: int
     # For simulations: the time the budget is counted by, instead of the database's.
     budget_time: Callable[[], datetime] | None = None
     # Told of a partner whose call has to wait, before it does; what it raises ends the wait.
@@ -76,7 +81,14 @@ class Runtime:
         try:
             yield Worker(
                 jobs=self.jobs,
-                planner=Planner(self.db, self.jobs, self.clock, caller=caller, budget_time=self.budget_time),
+                planner=Planner(
+                    self.db,
+                    self.jobs,
+                    self.clock,
+                    caller=caller,
+                    budget_time=self.budget_time,
+                    next_verification=self._next_verification,
+                ),
                 slices=Slices(
                     db=self.db,
                     partners=self.partners,
@@ -85,6 +97,13 @@ class Runtime:
                     sweeper=self.sweeper,
                 ),
                 upkeep=self._upkeep(clients),
+                nightly=Nightly(
+                    db=self.db,
+                    partners=self.partners,
+                    verifier=self.verifier,
+                    clock=self.clock,
+                    next_verification=self._next_verification,
+                ),
             )
         finally:
             await clients.close()
@@ -156,6 +175,23 @@ class Runtime:
         finally:
             await clients.close()
 
+    @property
+    def verifier(self) -> Verifier:
+        """What holds the mirror against the vendor; its calls are those of reconciliation."""
+
+        def open_counted(
+            partner: Partner, on_call: Callable[[CallMade], None], may_call: Callable[[], None]
+        ) -> AbstractAsyncContextManager[VendorClient]:
+            return self.open_client(partner, on_call, not_here, Urgency.RECONCILE, may_call)
+
+        return Verifier(
+            db=self.db,
+            open_client=open_counted,
+            clock=self.clock,
+            page_size=self.page_size,
+            budget_time=self.budget_time,
+        )
+
     async def discover_at_start(self) -> None:
         """Let the workers read every race list at once."""
         await schedule.discover_all(self.db)
@@ -165,8 +201,14 @@ class Runtime:
         await self.jobs.wake(PLANNER)
 
     async def drop_work(self, partner: Partner) -> None:
-        """Take a partner's polls and readings of its race list out of the queue; what runs ends by itself."""
-        await self.jobs.cancel((SWEEP, DISCOVER), {"partner_id": partner.partner_id})
+        """Take a partner's polls, race lists and verifications out of the queue; what runs ends by itself."""
+        await self.jobs.cancel((SWEEP, DISCOVER, VERIFY), {"partner_id": partner.partner_id})
+
+    @property
+    def _next_verification(self) -> Callable[[datetime], datetime] | None:
+        """When mirrors are verified next, after an instant; None: not by themselves."""
+        at, zone = self.settings.verify_at, self.settings.timezone
+        return None if at is None else lambda now: next_of_day([at], zone, now=now)
 
     def _upkeep(self, clients: Clients) -> Upkeep:
         return Upkeep(
@@ -217,6 +259,7 @@ class Runtime:
         credential: Credential,
         permits: Permits | _Unlimited,
         on_call: Callable[[CallMade], None] | None = None,
+        may_call: Callable[[], None] | None = None,
     ) -> VendorClient:
         return VendorClient(
             base_url=self.settings.api_url,
@@ -227,6 +270,7 @@ class Runtime:
             timeout_seconds=self.settings.timeout_seconds,
             retry_seconds=self.settings.retry_seconds,
             on_call=on_call,
+            may_call=may_call,
         )
 
     @asynccontextmanager
@@ -236,6 +280,7 @@ class Runtime:
         on_call: Callable[[CallMade], None],
         aside: Waiting,
         urgency: Urgency = Urgency.DELTA,
+        may_call: Callable[[], None] | None = None,
     ) -> AsyncIterator[VendorClient]:
         """
         Open a client under a partner's credential, which the settings may override.
@@ -244,6 +289,7 @@ class Runtime:
             on_call: Told of each attempt.
             aside: Entered while the budget has no room, or the vendor wants no calls.
             urgency: What the calls are for: how much of the budget they may use.
+            may_call: Asked before each attempt; what it raises ends the call.
         """
 
         @asynccontextmanager
@@ -289,7 +335,7 @@ class Runtime:
             on_throttle=on_throttle,
             now=self.budget_time,
         )
-        async with self._client(credential, permits, on_call) as client:
+        async with self._client(credential, permits, on_call, may_call) as client:
             yield client
 
 
@@ -386,6 +432,7 @@ async def open_runtime(
             jobs=Jobs(db),
             sweeper=sweeper,
             engine=engine,
+            page_size=page_size,
             budget_time=budget_time,
         )
         yield runtime

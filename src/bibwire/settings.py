@@ -103,6 +103,10 @@ class Settings(BaseSettings):
     # When the race lists are read each day, by the clocks of `timezone`: before and after work.
     discovery_times: Annotated[tuple[time, ...], NoDecode] = (time(6), time(18))
 
+    # When each partner's mirror is verified each day, by the clocks of `timezone`; None, by "off": never.
+    # At night the hour's calls are needed least.
+    verify_at: Annotated[time | None, Trim] = time(3)
+
     # The operator's zone; the machine's own by default.
     timezone: Annotated[ZoneInfo, Trim] = Field(default_factory=lambda: machine_zone())
 
@@ -115,6 +119,19 @@ class Settings(BaseSettings):
         if not all(re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", part) for part in parts):
             raise ValueError(f"has to be times of day like 06:00,18:00, not {value.strip()}")
         return tuple(time(int(hour), int(minute)) for hour, minute in (part.split(":") for part in parts))
+
+    @field_validator("verify_at", mode="before")
+    @classmethod
+    def _time_or_off(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        if text.lower() == "off":
+            return None
+        if not re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", text):
+            raise ValueError(f"has to be a time of day like 03:00, or off, not {text}")
+        hour, minute = text.split(":")
+        return time(int(hour), int(minute))
 
     @field_validator("timezone", mode="before")
     @classmethod

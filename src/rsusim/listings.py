@@ -44,6 +44,8 @@ class Query:
             self.after -= 1
         self.before = params.integer("before_registration_id")
         since = params.integer("modified_after_timestamp")
+        if quirks.modified_after == "ignored":
+            since = None
         if since is not None and not quirks.modified_after_inclusive:
             since += 1
         self.since = since

@@ -53,6 +53,7 @@ class Quirks:
     event_cap: int = 0  # the most rows of one event a list of several shows on a page; 0 is none
     list_order: str = "id"  # id | event: over several events, rows by event and then by id
     default_sort: str = "registration_id ASC"
+    modified_after: str = "honoured"  # honoured | ignored
     modified_after_inclusive: bool = True
     after_registration_id_strict: bool = True
     bad_number: str = "error3"  # error3 | ignored: a number parameter that is no integer
@@ -120,6 +121,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "unknown_event_in_list": ("error", "skip"),
     "throttle": ("off", "error14", "http429", "http429_retry_after"),
     "page_size_excess": ("clamp", "error3"),
+    "modified_after": ("honoured", "ignored"),
     "bad_number": ("error3", "ignored"),
     "participants_key_when_empty": ("absent", "empty"),
     "removed_when_empty": ("empty_list", "no_participants", "no_event", "no_elements"),

@@ -97,6 +97,7 @@ class VendorClient:
         retry_seconds: How long one call is retried, counting attempts, and waits after those that
             failed or were throttled, but not the time in line for a permit.
         on_call: Called after each attempt. Must not raise.
+        may_call: Called before each attempt; what it raises ends the call.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class VendorClient:
         timeout_seconds: float = 30.0,
         retry_seconds: float = 60.0,
         on_call: Callable[[CallMade], None] | None = None,
+        may_call: Callable[[], None] | None = None,
         max_attempts: int = 8,
     ) -> None:
         self._transport = Transport(
@@ -122,6 +124,7 @@ class VendorClient:
         self._clock = clock
         self._retry_seconds = retry_seconds
         self._on_call = on_call
+        self._may_call = may_call
         self._max_attempts = max_attempts
 
     async def __aenter__(self) -> Self:
@@ -348,6 +351,8 @@ class VendorClient:
         backoff: Backoff,
         number: int,
     ) -> _T:
+        if self._may_call is not None:
+            self._may_call()
         patience = backoff.patience_seconds(number)
         async with self._permits.permit(endpoint.name, patience_seconds=patience) as waited:
             if number > 1:

@@ -32,6 +32,7 @@ from bibwire.cli import (
     simulate,
     status,
     sync,
+    verify,
     worker,
 )
 from bibwire.cli.help import teach
@@ -74,12 +75,13 @@ def _options(
     """Takes the options of every command; main() has seen to --debug already."""
 
 
-for _module in (
+_MODULES = (
     init,
     doctor,
     sync,
     backfill,
     reconcile,
+    verify,
     worker,
     discover,
     plan,
@@ -90,7 +92,8 @@ for _module in (
     adopt,
     simulate,
     demo,
-):
+)
+for _module in _MODULES:
     _module.add_to(app)
 app.add_typer(partner.app, name="partner")
 teach(app)

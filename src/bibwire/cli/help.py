@@ -21,6 +21,11 @@ EXAMPLES = {
         'bibwire backfill --partner "Peak Timing" --since 2024-01-01',
     ),
     "reconcile": ("bibwire reconcile --race 98765", "bibwire reconcile --counts-only --json"),
+    "verify": (
+        "bibwire verify",
+        'bibwire verify --partner "Peak Timing" --race 98765 --max-calls 100',
+        "bibwire verify --json --junit verify.xml",
+    ),
     "run": ("bibwire run", "bibwire run --workers 4"),
     "worker": ("bibwire worker",),
     "discover": ('bibwire discover --partner "Peak Timing"',),

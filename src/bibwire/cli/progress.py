@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bibwire.engine.reports import SyncProgress
+    from bibwire.engine.verify import VerifyProgress
 
 # Seconds over which the rate is taken: long enough to be steady, short enough to be the present.
 RATE_SECONDS = 5.0
@@ -42,6 +43,35 @@ def sync_progress() -> Iterator[Callable[[SyncProgress], None] | None]:
                 f"  people {state.people:,}  calls {state.calls:,}  {per_second:,.0f} people/s"
             )
             progress.update(task, completed=state.races_done, total=state.races or None, told=told)
+
+        yield watch
+
+
+@contextmanager
+def verify_progress() -> Iterator[Callable[[VerifyProgress], None]]:
+    """Yield what to call with the progress of a verification; it shows nothing where there is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from bibwire.cli.terminal import console, plain
+
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[told]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True), transient=True, refresh_per_second=8) as progress:
+        task = progress.add_task("verify", total=None, told="planning the checks")
+
+        def watch(state: VerifyProgress) -> None:
+            told = (
+                f"{plain(state.partner)}  partners {state.partners_done}/{state.partners}"
+                f"  checks {state.checks_done}/{state.checks}  calls {state.calls:,}"
+            )
+            progress.update(task, completed=state.checks_done, total=state.checks or None, told=told)
 
         yield watch
 

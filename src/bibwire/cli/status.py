@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bibwire.cli.standing import Standing
     from bibwire.runtime import Runtime
-    from bibwire.store.reports import RaceState, Status
+    from bibwire.store.reports import PartnerState, RaceState, Status
 
 # The owner's tiers, by the seconds a mirror may be old; most urgent first.
 URGENCIES = {
@@ -25,6 +25,7 @@ URGENCIES = {
     None: "not live",
 }
 MOST_RACES = 20
+MOST_FAILURES = 5
 WATCH_SECONDS = 2.0
 
 
@@ -204,7 +205,29 @@ def _show_partners(out: Console, state: Status) -> int:
                 f"{plain(each.partner)}: history of {each.done:,} of {counted(each.races, 'race')} is "
                 f"loaded{failing}. Go on with: bibwire backfill"
             )
+        for sentence, style in verified(partner):
+            out.print(sentence, style=style)
     return left_out
+
+
+def verified(partner: PartnerState) -> list[tuple[str, str | None]]:
+    """Say when a partner's mirror was last verified, and what failed, each with its style."""
+    from bibwire.cli.terminal import moment, plain
+
+    name, at = plain(partner.partner), partner.mirror_verified_at
+    failures = partner.verify_failures
+    if at is None and not failures:
+        return []
+    when = "could not be verified yet" if at is None else f"verified {moment(at)}"
+    told: list[tuple[str, str | None]] = [(f"{name}: {when}{'' if failures else ', nothing failed'}.", None)]
+    for failure in failures[:MOST_FAILURES]:
+        where = "" if failure["race_id"] is None else f" of race {failure['race_id']}"
+        what = "failed" if failure["verdict"] == "fail" else "could not be made"
+        style = "red" if failure["verdict"] == "fail" else "yellow"
+        told.append((f"{name}: check {failure['check']}{where} {what}: {plain(failure['seen'])}.", style))
+    if len(failures) > MOST_FAILURES:
+        told.append((f"and {len(failures) - MOST_FAILURES:,} more: bibwire status --json", None))
+    return told
 
 
 def _show_budgets(out: Console, state: Status) -> int:

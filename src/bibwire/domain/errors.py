@@ -21,6 +21,7 @@ Every error of Bibwire, grouped by what its catcher does.
     ├── BadRecord                   one record cannot be represented: quarantine it and go on
     ├── Collided                    the database let another transaction go first: the next run repeats it
     ├── BudgetSpent                 the hour's calls are used up: `seconds` until there is room again
+    ├── CallsUsedUp                 this run has made the calls it was given: leave the rest
     ├── ScopeBusy                   another process sweeps this scope: nothing is wrong, it keeps it fresh
     │   └── LeaseLost               it took the scope over from us; nothing of this page was written
     ├── Stopped                     this process is to leave: nothing is wrong, the next run goes on here
@@ -120,6 +121,10 @@ class BudgetSpent(BibwireError):
     def __init__(self, message: str, *, seconds: float) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+class CallsUsedUp(BibwireError):
+    """A run was given so many calls and has made them; nothing was sent."""
 
 
 class ScopeBusy(BibwireError):

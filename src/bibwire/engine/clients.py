@@ -33,7 +33,7 @@ _Key = tuple[int, Urgency]
 
 
 @asynccontextmanager
-async def _not_here(seconds: float) -> AsyncIterator[None]:
+async def not_here(seconds: float) -> AsyncIterator[None]:
     """Leave a long wait for the budget to the schedule: a worker's place is for those who have calls."""
     if seconds > PATIENCE_SECONDS:
         raise BudgetSpent("No call may be made at present.", seconds=seconds)
@@ -101,7 +101,7 @@ class Clients:
         if known is not None and known.credential == credential:
             return known
         closing = AsyncExitStack()
-        opening = self._open_client(partner, note_call, _not_here, key[1])
+        opening = self._open_client(partner, note_call, not_here, key[1])
         opened = _Open(credential, await closing.enter_async_context(opening), closing)
         self._open[key] = opened
         if known is not None and known.users:

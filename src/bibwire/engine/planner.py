@@ -31,6 +31,7 @@ from bibwire.store.schedule import Claimed, Due
 
 SWEEP: Final = "sweep"
 DISCOVER: Final = "discover"
+VERIFY: Final = "verify"
 
 TICK_SECONDS: Final = 5.0
 # A job waits for its scope's instant: what is due before the next tick is queued in this one.
@@ -41,6 +42,7 @@ REPLAN_AT_LATEST: Final = timedelta(hours=1)
 MOST_AT_ONCE: Final = 200
 NO_ROOM: Final = timedelta(minutes=1)
 DISCOVERY_AGAIN: Final = timedelta(minutes=15)
+VERIFY_AGAIN: Final = timedelta(hours=1)
 PLAN_AGAIN: Final = timedelta(minutes=5)
 
 log = structlog.get_logger()
@@ -48,12 +50,13 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Ticked:
-    """What a tick did: partners planned, scopes queued and put off, discoveries queued."""
+    """What a tick did: partners planned, scopes queued and put off, discoveries and verifications queued."""
 
     planned: int = 0
     queued: int = 0
     put_off: int = 0
     discoveries: int = 0
+    verifications: int = 0
 
 
 def urgency_of(tier: Tier, *, loaded: bool) -> Urgency:
@@ -74,6 +77,7 @@ class Planner:
         *,
         caller: str = "",
         budget_time: Callable[[], datetime] | None = None,
+        next_verification: Callable[[datetime], datetime] | None = None,
     ) -> None:
         """
         Make the planner.
@@ -81,12 +85,14 @@ class Planner:
         Args:
             caller: Name of the caller registration, "" without one.
             budget_time: For simulations: the time calls are counted by, instead of the database's.
+            next_verification: When mirrors are verified next, after an instant; None: they are not.
         """
         self._db = db
         self._jobs = jobs
         self._clock = clock
         self._caller = caller
         self._budget_time = budget_time
+        self._next_verification = next_verification
 
     async def tick(self) -> Ticked:
         """
@@ -101,6 +107,7 @@ class Planner:
         await self._queue_due(ticked)
         while await self._plan_some(ticked):
             await self._queue_due(ticked)
+        await self._verifications(ticked)
         return ticked
 
     async def _discoveries(self, ticked: Ticked) -> None:
@@ -114,6 +121,24 @@ class Planner:
                     {"partner_id": partner_id},
                     lock=f"discover:{partner_id}",
                     queueing_lock=f"discover:{partner_id}",
+                )
+
+    async def _verifications(self, ticked: Ticked) -> None:
+        now = self._clock.now()
+        async with self._db.transaction() as connection:
+            if self._next_verification is None:
+                await schedule.forget_verifications(connection)
+                return
+            found = await schedule.claim_verifications(
+                connection, now=now, first_at=self._next_verification(now), again_at=now + VERIFY_AGAIN
+            )
+            for partner_id in found:
+                ticked.verifications += await self._jobs.defer(
+                    connection,
+                    VERIFY,
+                    {"partner_id": partner_id},
+                    lock=f"verify:{partner_id}",
+                    queueing_lock=f"verify:{partner_id}",
                 )
 
     async def _plan_some(self, ticked: Ticked) -> bool:

@@ -14,7 +14,8 @@ from typing import Any, Final
 import structlog
 
 from bibwire.domain.errors import BibwireError
-from bibwire.engine.planner import DISCOVER, SWEEP, TICK_SECONDS, Planner
+from bibwire.engine.nightly import Nightly
+from bibwire.engine.planner import DISCOVER, SWEEP, TICK_SECONDS, VERIFY, Planner
 from bibwire.engine.slices import Slices
 from bibwire.engine.upkeep import MAINTAIN, MAINTAIN_SECONDS, Upkeep
 from bibwire.store.jobs import Jobs, Periodic
@@ -32,11 +33,14 @@ log = structlog.get_logger()
 class Worker:
     """What a worker process does."""
 
-    def __init__(self, *, jobs: Jobs, planner: Planner, slices: Slices, upkeep: Upkeep) -> None:
+    def __init__(
+        self, *, jobs: Jobs, planner: Planner, slices: Slices, upkeep: Upkeep, nightly: Nightly
+    ) -> None:
         self._jobs = jobs
         self._planner = planner
         self._slices = slices
         self._upkeep = upkeep
+        self._nightly = nightly
 
     async def run(self, stop: asyncio.Event, *, concurrency: int = CONCURRENCY) -> None:
         """
@@ -51,6 +55,7 @@ class Worker:
                     PLAN: self._plan,
                     SWEEP: self._slices.sweep,
                     DISCOVER: self._discover,
+                    VERIFY: self._nightly.verify,
                     MAINTAIN: self._upkeep.maintain,
                 },
                 concurrency=concurrency,

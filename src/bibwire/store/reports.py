@@ -39,6 +39,8 @@ class PartnerState:
 
     `calls_last_hour` is what the budget counts, `calls_by_urgency` the same by class;
     `live_races` and `past_races_not_mirrored` are as in `RaceCounts`, `races` are all of them;
+    `verify_failures` are the checks that failed, or could not be made, when the mirror was last
+    verified; `verified_at` is about the credential.
     `limit_in_use` is less than `calls_per_hour` for a while after the vendor asked for fewer.
     """
 
@@ -57,6 +59,9 @@ class PartnerState:
     participants: int
     quarantined: int
     last_seq: int
+    mirror_verified_at: datetime | None
+    verify_failures: list[dict[str, Any]]
+    next_verify_at: datetime | None
     limit_in_use: int
     calls_by_urgency: dict[str, int]
     blocked_until: datetime | None
@@ -151,7 +156,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One race swept, or one discovery (`race_id` None)."""
+    """One race swept, or one discovery or verification (`race_id` None)."""
 
     partner: str
     race_id: int | None

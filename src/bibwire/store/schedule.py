@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
+import msgspec
+
 from bibwire.domain.schedule import EventTimes, PartnerPlan, ScopeFacts, Shortage, Tier, rate_after
 from bibwire.domain.sweeps import LIVE_AFTER_END, is_live
 from bibwire.store.database import Connection, Database, statements
@@ -276,6 +278,45 @@ async def claim_discoveries(connection: Connection, *, now: datetime, again_at: 
     if partner_ids:
         await _run(connection, "claim_discovery", partner_ids=partner_ids, again_at=again_at)
     return partner_ids
+
+
+async def claim_verifications(
+    connection: Connection, *, now: datetime, first_at: datetime, again_at: datetime
+) -> list[int]:
+    """
+    Take the partners whose mirror is to be verified; if the job is lost, they are due again.
+
+    Args:
+        first_at: When those are verified that have no time yet.
+    """
+    await _run(connection, "plan_verifications", next_at=first_at)
+    partner_ids = [row[0] for row in await _run(connection, "verifications_due", now=now)]
+    if partner_ids:
+        await _run(connection, "claim_verification", partner_ids=partner_ids, again_at=again_at)
+    return partner_ids
+
+
+async def forget_verifications(connection: Connection) -> None:
+    """Verify nobody by the clock any more."""
+    await _run(connection, "forget_verifications")
+
+
+async def verify_next(db: Database, partner_id: int, *, next_at: datetime) -> None:
+    """Verify a partner at that instant."""
+    await db.fetch(_named("verify_next"), partner_id=partner_id, next_at=next_at)
+
+
+async def record_verification(
+    db: Database, partner_id: int, failures: Sequence[Mapping[str, Any]], *, asked: bool, now: datetime
+) -> None:
+    """Note what a verification of all of a partner's races found. `asked`: the vendor could be."""
+    await db.fetch(
+        _named("record_verification"),
+        partner_id=partner_id,
+        failures=msgspec.json.encode(failures).decode(),
+        asked=asked,
+        now=now,
+    )
 
 
 async def record_discovery(

@@ -375,3 +375,42 @@ WHERE partner_id = %(partner_id)s;
 UPDATE bibwire.plans
 SET lag_seq = %(through)s
 WHERE partner_id = %(partner_id)s;
+
+-- name: plan_verifications
+-- Give those that have no time for it yet their first one.
+UPDATE bibwire.plans
+SET next_verify_at = %(next_at)s
+WHERE next_verify_at IS NULL;
+
+-- name: verifications_due
+SELECT p.partner_id
+FROM bibwire.plans AS p
+JOIN bibwire.partners AS q USING (partner_id)
+WHERE p.next_verify_at <= %(now)s
+  AND q.paused_at IS NULL
+ORDER BY p.next_verify_at
+LIMIT 20
+FOR UPDATE OF p SKIP LOCKED;
+
+-- name: claim_verification
+UPDATE bibwire.plans
+SET next_verify_at = %(again_at)s
+WHERE partner_id = ANY (%(partner_ids)s);
+
+-- name: verify_next
+UPDATE bibwire.plans
+SET next_verify_at = %(next_at)s
+WHERE partner_id = %(partner_id)s;
+
+-- name: forget_verifications
+-- Nobody verifies by the clock any more.
+UPDATE bibwire.plans
+SET next_verify_at = NULL
+WHERE next_verify_at IS NOT NULL;
+
+-- name: record_verification
+-- What a verification of a partner found; one that could ask nothing leaves the instant of the last.
+UPDATE bibwire.plans
+SET verified_at = CASE WHEN %(asked)s::boolean THEN %(now)s::timestamptz ELSE verified_at END,
+    verify_failures = %(failures)s
+WHERE partner_id = %(partner_id)s;
