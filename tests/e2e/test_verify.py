@@ -22,6 +22,7 @@ import rsusim
 from bibwire.cli.status import verified
 from bibwire.domain.daily import next_of_day
 from bibwire.domain.verify import Check, Verdict
+from bibwire.engine.backfill import BackfillRequest
 from bibwire.engine.nightly import Nightly
 from bibwire.engine.planner import VERIFY, Planner
 from bibwire.engine.reports import SyncRequest
@@ -658,3 +659,19 @@ def test_switched_off_nobody_is_verified_by_the_clock(scene: Scene) -> None:
 
     assert nights.tick() == 0
     assert nights.plan["next_verify_at"] is None
+
+
+def test_history_that_was_loaded_is_no_gap_of_the_feed(scene: Scene) -> None:
+    for event in (
+        scene.world.add_event(scene.race, "5K", RACE_DAY.replace(year=2025)),
+        scene.world.add_event(scene.race, "5K", RACE_DAY.replace(year=2024)),
+    ):
+        for number in range(10):
+            scene.world.register(event, bib_num=number)
+    request = BackfillRequest(since=scene.world.now - timedelta(days=3650))
+    assert scene.house.run(scene.house.runtime.backfill(request)).errors == []
+
+    assert failed(scene.verify()) == set()
+    # What is lost of it later is one.
+    scene.write("DELETE FROM bibwire.changes WHERE fields ? 'event_ids'")
+    assert "feed" in failed(scene.verify())

@@ -63,11 +63,28 @@ WHERE partner_id = %(partner_id)s
 -- name: bibs_against_feed
 -- Of a race: how many registrations changed after its first load, so that the feed tells of them; and
 -- those whose newest bib_to is not the bib in force, or whose last change the feed does not hold.
-WITH held AS (
+WITH together AS (
+    -- Past events of which the feed told together, when they were loaded; or is to tell yet.
+    SELECT e.event_id::bigint AS event_id, max(c.seen_at) AS told_at
+    FROM bibwire.changes AS c
+    CROSS JOIN LATERAL jsonb_array_elements_text(c.fields -> 'event_ids') AS e (event_id)
+    WHERE c.partner_id = %(partner_id)s
+      AND c.race_id = %(race_id)s
+      AND c.kind = 'loaded'
+    GROUP BY e.event_id
+    UNION ALL
+    SELECT e.event_id::bigint, 'infinity'
+    FROM bibwire.backfills AS b
+    CROSS JOIN LATERAL jsonb_array_elements_text(b.position -> 'silent') AS e (event_id)
+    WHERE b.partner_id = %(partner_id)s
+      AND b.race_id = %(race_id)s
+),
+
+held AS (
     SELECT
         p.registration_id,
         (told.seq IS NOT NULL AND told.bib_to IS DISTINCT FROM f.bib)
-        OR (told.seq IS NULL AND f.bib IS NOT NULL AND p.first_seen_at > s.loaded_at)
+        OR (told.seq IS NULL AND f.bib IS NOT NULL AND p.first_seen_at > greatest(s.loaded_at, t.told_at))
         OR NOT EXISTS (
             SELECT
             FROM bibwire.changes AS c
@@ -77,6 +94,7 @@ WITH held AS (
         ) AS is_odd
     FROM bibwire.scopes AS s
     JOIN bibwire.participants AS p USING (partner_id, race_id)
+    LEFT JOIN together AS t USING (event_id)
     CROSS JOIN LATERAL (SELECT CASE WHEN p.removed_at IS NULL THEN p.bib_num END AS bib) AS f
     LEFT JOIN LATERAL (
         SELECT b.seq, b.bib_to
@@ -88,7 +106,7 @@ WITH held AS (
     ) AS told ON true
     WHERE s.partner_id = %(partner_id)s
       AND s.race_id = %(race_id)s
-      AND p.changed_at > s.loaded_at
+      AND p.changed_at > greatest(s.loaded_at, t.told_at)
 )
 
 SELECT count(*), coalesce(array_agg(registration_id ORDER BY registration_id) FILTER (WHERE is_odd), '{}')
