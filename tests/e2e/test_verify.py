@@ -399,6 +399,27 @@ def test_calls_of_others_meanwhile_do_not_disturb_the_accounting(scene: Scene) -
     assert failed(scene.verify()) == set()
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_more_calls_counted_than_sent_are_explained_only_by_another_run(scene: Scene, is_told: bool) -> None:
+    if is_told:
+        scene.write(
+            "INSERT INTO bibwire.sync_history (partner_id, race_id, kind, started_at) "
+            "VALUES (%(p)s, %(r)s, 'reconcile', %(at)s)",
+            p=scene.partner.partner_id,
+            r=scene.race,
+            at=scene.world.now,
+        )
+
+    def reconcile(info: rsusim.RequestInfo) -> None:
+        scene.write("UPDATE bibwire.call_minutes SET calls = calls + 1, reconcile = reconcile + 1")
+
+    scene.world.before_answer(reconcile)
+
+    report = scene.verify()
+
+    assert failed(report) == (set() if is_told else {"budget"})
+
+
 def test_a_stale_race_fails_once_a_scheduler_has_run(scene: Scene) -> None:
     scene.schedule()
     assert failed(scene.verify()) == set()
