@@ -418,7 +418,7 @@ class Verifier:
         return None
 
     def _budget(self, run: _Run, minute: datetime, before: int, run_id: int, began_at: datetime) -> Task:
-        """Return check 10: what we sent, against what was counted for verifications meanwhile."""
+        """Return check 10: what we sent, against what was counted in the same class meanwhile."""
 
         async def do() -> Seen:
             sent = run.purse.made
@@ -429,17 +429,20 @@ class Verifier:
             seen = f"{sent:,} sent, {counted:,} counted"
             if counted == sent:
                 return Verdict.PASS, seen
-            others = await verify.others_verifying(
+            others = await verify.others_reconciling(
                 self._db, run.partner.partner_id, run_id=run_id, began_at=began_at
             )
             if counted > sent and others:
-                return Verdict.PASS, f"{seen}: another verification of the partner went on meanwhile"
+                return (
+                    Verdict.PASS,
+                    f"{seen}: a verification or reconciliation of the partner went on meanwhile",
+                )
             return Verdict.FAIL, seen
 
         return Task(
             BUDGET,
             None,
-            "the calls counted for verifications of the credential",
+            "the calls counted as reconciliation under the credential",
             "as many as were sent",
             0,
             do,

@@ -95,16 +95,16 @@ async def minute_now(db: Database, *, now: datetime | None) -> datetime:
 
 
 async def counted(db: Database, credential_id: int, *, since: datetime) -> tuple[int, int]:
-    """Return the calls counted since a minute: of verifications, and of all."""
+    """Return the calls counted since a minute: of verifications and reconciliations, and of all."""
     [[ours, total]] = await db.fetch(
         statements("verify")["counted"], credential_id=credential_id, since=since
     )
     return int(ours), int(total)
 
 
-async def others_verifying(db: Database, partner_id: int, *, run_id: int, began_at: datetime) -> bool:
-    """Say whether another verification of the partner overlaps with this run."""
-    [[others]] = await run(db, "others_verifying", partner_id, run_id=run_id, began_at=began_at)
+async def others_reconciling(db: Database, partner_id: int, *, run_id: int, began_at: datetime) -> bool:
+    """Say whether another run that is counted alike, a verification or reconciliation, overlaps with ours."""
+    [[others]] = await run(db, "others_reconciling", partner_id, run_id=run_id, began_at=began_at)
     return bool(others)
 
 

@@ -140,20 +140,22 @@ WHERE h.partner_id = %(partner_id)s;
 SELECT date_trunc('minute', coalesce(%(now)s::timestamptz, clock_timestamp()));
 
 -- name: counted
--- Calls of a credential's verifications counted in the minutes from `since` on, and those of all.
+-- Calls of a credential counted in the minutes from `since` on: those of verifications and
+-- reconciliations, and those of all.
 SELECT coalesce(sum(reconcile), 0)::bigint, coalesce(sum(calls), 0)::bigint
 FROM bibwire.call_minutes
 WHERE credential_id = %(credential_id)s
   AND minute >= %(since)s;
 
--- name: others_verifying
--- Whether another verification of the partner was going on at any time since ours began; one that
--- never ended, for its process died, counts for an hour.
+-- name: others_reconciling
+-- Whether another run whose calls are counted as ours are, a verification or a reconciliation of the
+-- partner, was going on at any time since ours began; one that never ended, for its process died,
+-- counts for an hour.
 SELECT EXISTS (
     SELECT
     FROM bibwire.sync_history
     WHERE partner_id = %(partner_id)s
-      AND kind = 'verify'
+      AND kind IN ('verify', 'reconcile')
       AND run_id <> %(run_id)s
       AND (
           finished_at >= %(began_at)s
