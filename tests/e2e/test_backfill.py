@@ -231,13 +231,43 @@ def test_a_list_of_events_that_comes_out_short_is_asked_for_one_by_one(
         check(house, peak)
 
 
-def test_a_single_event_that_comes_out_short_is_an_error_and_mended_by_the_next_run(
+def test_a_single_event_that_comes_out_short_is_listed_once_more(
+    world: rsusim.World, server: rsusim.Server, database_url: str
+) -> None:
+    peak = world.add_partner("Peak Timing")
+    race = a_race(world, peak, years=(2025,), events=("10K",))
+    world.faults.add(rsusim.Fault(path="participants", race_id=race, kind="skip_rows", count=2))
+    with House(world, server.base_url, database_url) as house:
+        house.add_partner(peak)
+        assert backfill(house).errors == []
+        assert len(world.log.of("participants")) == 2
+        check(house, peak)
+
+
+def test_counts_that_mean_something_else_are_no_reason_never_to_end(
+    world: rsusim.World, server: rsusim.Server, database_url: str
+) -> None:
+    peak = world.add_partner("Peak Timing")
+    a_race(world, peak, years=(2025, 2024))
+    world.quirks.counts_off_by = 2
+    with House(world, server.base_url, database_url) as house:
+        house.add_partner(peak)
+
+        report = backfill(house)
+
+        assert report.errors == []
+        assert any("twice" in note for note in report.notes)
+        check(house, peak)
+        assert backfill(house).calls == 0
+
+
+def test_an_event_that_shows_nobody_and_counts_some_is_an_error_and_mended_by_the_next_run(
     world: rsusim.World, server: rsusim.Server, database_url: str
 ) -> None:
     peak = world.add_partner("Peak Timing")
     race = a_race(world, peak, years=(2025,), events=("10K",))
     other = a_race(world, peak, years=(2025,), events=("10K",))
-    world.faults.add(rsusim.Fault(path="participants", race_id=race, kind="skip_rows", count=2, times=None))
+    world.faults.add(rsusim.Fault(path="participants", race_id=race, kind="no_rows", times=None))
     with House(world, server.base_url, database_url) as house:
         house.add_partner(peak)
 

@@ -369,7 +369,7 @@ class Backfill:
         async def work() -> None:
             run.count()
             for race_id in waiting:
-                error = await self._load_race(run, job, race_id)
+                error = await self._load_race(run, job, race_id, again=last)
                 if error is not None and last:
                     run.failed(job.partner.name, race_id, error)
                 elif error is not None:
@@ -385,7 +385,7 @@ class Backfill:
             raise failures.exceptions[0] from None
         return failed
 
-    async def _load_race(self, run: _Run, job: _Job, race_id: int) -> str | None:
+    async def _load_race(self, run: _Run, job: _Job, race_id: int, *, again: bool) -> str | None:
         """
         Load one race; return why that failed.
 
@@ -396,7 +396,7 @@ class Backfill:
             await self._look_at(run, job, race_id)
             known = job.known[race_id]
             if known is not None and rules.left_of(*known):
-                await self._load_known(run, job, known[0])
+                await self._load_known(run, job, known[0], again=again)
                 run.report.races_loaded += 1
         except (PartnerStopped, DatabaseUnavailable):
             raise
@@ -423,7 +423,7 @@ class Backfill:
         log.warning("race not loaded", action="backfill", **told)
         return str(error)
 
-    async def _load_known(self, run: _Run, job: _Job, race: PastRace) -> None:
+    async def _load_known(self, run: _Run, job: _Job, race: PastRace, *, again: bool) -> None:
         """Load what is left of a race, with its line of sync_history."""
         counter, outcome = run.count(), Outcome()
         key, error = (race.partner_id, race.race_id), None
@@ -431,7 +431,7 @@ class Backfill:
         try:
             if race.live and not race.is_loaded:
                 await self._load_live(run, job, race, outcome)
-            while race.past and not await self._turn(run, job, race, outcome):
+            while race.past and not await self._turn(run, job, race, outcome, again=again):
                 if race.live:
                     await self._clock.sleep(BREATH_SECONDS)
         except BaseException as caught:
@@ -470,7 +470,7 @@ class Backfill:
                 return
             await run.patience.wait(job.partner.name, swept.error)
 
-    async def _turn(self, run: _Run, job: _Job, race: PastRace, outcome: Outcome) -> bool:
+    async def _turn(self, run: _Run, job: _Job, race: PastRace, outcome: Outcome, *, again: bool) -> bool:
         """Have one turn at a race's past events, as soon as there are calls and nobody else has it."""
         scope = Scope(race.partner_id, race.race_id, race.name, race.past, race.newest)
         turn = Turn()
@@ -489,6 +489,7 @@ class Backfill:
                     race,
                     page_size=self._page_size,
                     trusted=job.trusted,
+                    again=again,
                 )
                 turn = sync.turn
                 await sync.run(most_pages=1 if pace else None)

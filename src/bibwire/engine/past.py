@@ -53,12 +53,15 @@ class PastSync:
         *,
         page_size: int,
         trusted: int,
+        again: bool = False,
     ) -> None:
         """
         Make it.
 
         Args:
             trusted: Of how many events together lists are believed under this credential.
+            again: Everything was listed once before: an event that shows fewer people than the vendor
+                counts is taken as it is, for nobody says that both count alike.
         """
         self._db = db
         self._client = client
@@ -67,6 +70,7 @@ class PastSync:
         self._race = race
         self._page_size = page_size
         self._trusted = trusted
+        self._again = again
         self._key = (race.partner_id, race.race_id)
         self._ends_at = clock.monotonic() + TURN_SECONDS
         # Records of the present list that could not even be told apart.
@@ -174,7 +178,7 @@ class PastSync:
 
         Raises:
             ListingNotTrusted: A list of several events is short.
-            AnswerUnreadable: A single event's list is.
+            AnswerUnreadable: A single event's list is, and it shows nobody or is the first one.
         """
         group = position.sweep.groups[position.sweep.group]
         shown = {event_id: listed.get(event_id, 0) for event_id in group}
@@ -190,7 +194,11 @@ class PastSync:
                 f"the vendor listed {shown[event_id]} registrations of event {event_id} "
                 f"and counts {state.counts[event_id]}"
             )
-            raise ListingNotTrusted(said) if len(group) > 1 else AnswerUnreadable(said)
+            if len(group) > 1:
+                raise ListingNotTrusted(said)
+            if not self._again or not shown[event_id]:
+                raise AnswerUnreadable(said)
+            self.turn.notes.append(f"Race {self._race.race_id}: {said}, twice; what is listed is loaded.")
         return max(position.proven, rules.proven_length(group, shown))
 
     async def _store(self, connection: Connection, target: Target, stream: Stream, page: Page) -> Outcome:
