@@ -189,6 +189,8 @@ def _show_partners(out: Console, state: Status) -> int:
                 f"{plain(partner.partner)}: {counted(past, 'past race')} not mirrored; sync keeps events "
                 "that are still to come or ended within 7 days. Load them with: bibwire backfill"
             )
+        for sentence, style in verified(partner):
+            out.print(sentence, style=style)
     for found in state.drift:
         if found.rows or found.open:
             still = f", {counted(found.open, 'race')} open: bibwire reconcile" if found.open else ""
@@ -205,8 +207,6 @@ def _show_partners(out: Console, state: Status) -> int:
                 f"{plain(each.partner)}: history of {each.done:,} of {counted(each.races, 'race')} is "
                 f"loaded{failing}. Go on with: bibwire backfill"
             )
-        for sentence, style in verified(partner):
-            out.print(sentence, style=style)
     return left_out
 
 

@@ -199,7 +199,12 @@ class Slices:
                 if not await self._reconciler.differing(client, scope):
                     return
                 found = await self._reconciler.list_all(
-                    client, scope, with_counts=False, lease_wait_seconds=0, stopping=stopping.is_set
+                    client,
+                    scope,
+                    with_counts=False,
+                    lease_wait_seconds=0,
+                    stopping=stopping.is_set,
+                    run_id=slice_.run_id,
                 )
         except DatabaseUnavailable:
             raise

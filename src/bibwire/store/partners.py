@@ -28,6 +28,8 @@ TABLES = (
     "detection_lag",
     "plans",
     "doubts",
+    "reconciliations",
+    "backfills",
     "missing",
     "streams",
     "scopes",

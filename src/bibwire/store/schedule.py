@@ -258,7 +258,7 @@ async def put_plan_off(connection: Connection, partner_id: int, *, again_at: dat
 
 
 async def prune(db: Database, *, now: datetime) -> None:
-    """Delete runs older than 90 days and lags older than 400."""
+    """Delete runs and reconciliations older than 90 days and lags older than 400."""
     await db.fetch(_named("prune"), runs_before=now - RUNS_KEPT, lags_before=now - LAGS_KEPT)
 
 

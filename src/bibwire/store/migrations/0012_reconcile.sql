@@ -15,7 +15,7 @@ CREATE TABLE bibwire.reconciliations (
     partner_id bigint NOT NULL REFERENCES bibwire.partners ON DELETE CASCADE,
     race_id bigint NOT NULL,
     event_id bigint NOT NULL,
-    run_id bigint REFERENCES bibwire.sync_history,
+    run_id bigint,
     reconciled_at timestamptz NOT NULL,
     verdict text NOT NULL CHECK (verdict IN ('same', 'repaired', 'open')),
     counted bigint,
@@ -35,7 +35,7 @@ COMMENT ON COLUMN bibwire.reconciliations.reconciliation_id IS 'Our number of it
 COMMENT ON COLUMN bibwire.reconciliations.partner_id IS 'Whose view of the race.';
 COMMENT ON COLUMN bibwire.reconciliations.race_id IS 'The race.';
 COMMENT ON COLUMN bibwire.reconciliations.event_id IS 'The event.';
-COMMENT ON COLUMN bibwire.reconciliations.run_id IS 'The run in sync_history; null where the schedule polled it in passing.';
+COMMENT ON COLUMN bibwire.reconciliations.run_id IS 'The run in sync_history.';
 COMMENT ON COLUMN bibwire.reconciliations.reconciled_at IS 'When it ended.';
 COMMENT ON COLUMN bibwire.reconciliations.verdict IS 'same: no drift; repaired: there was, and there is no more; open: something could not be decided, see note.';
 COMMENT ON COLUMN bibwire.reconciliations.counted IS 'The vendor''s own number of registrations; null: not asked for.';

@@ -247,6 +247,12 @@ WHERE partner_id = %(partner_id)s;
 -- name: remove_doubts
 DELETE FROM bibwire.doubts WHERE partner_id = %(partner_id)s;
 
+-- name: remove_reconciliations
+DELETE FROM bibwire.reconciliations WHERE partner_id = %(partner_id)s;
+
+-- name: remove_backfills
+DELETE FROM bibwire.backfills WHERE partner_id = %(partner_id)s;
+
 -- name: remove_missing
 DELETE FROM bibwire.missing WHERE partner_id = %(partner_id)s;
 

@@ -285,6 +285,11 @@ WHERE partner_id = %(partner_id)s;
 WITH runs AS (
     DELETE FROM bibwire.sync_history
     WHERE started_at < %(runs_before)s
+),
+
+reconciled AS (
+    DELETE FROM bibwire.reconciliations
+    WHERE reconciled_at < %(runs_before)s
 )
 
 DELETE FROM bibwire.detection_lag
