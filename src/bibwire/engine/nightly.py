@@ -57,6 +57,8 @@ class Nightly:
         report = await self._verifier.verify(
             [partner], VerifyRequest(partner.name, seed=seed), stopping=stopping.is_set
         )
+        # At once: a worker that is to leave now has found it all the same.
+        _tell_failures(partner.name, report)
         if stopping.is_set():
             return  # it is due again soon
         now = self._clock.now()
@@ -64,10 +66,18 @@ class Nightly:
         if report.unverified and not report.of(Verdict.FAIL):
             next_at = min(next_at, now + AGAIN_UNASKED)
         await schedule.verify_next(self._db, partner.partner_id, next_at=next_at)
-        _tell(partner.name, report)
+        log.info(
+            "mirror verified" if not report.unverified else "mirror not verified",
+            action="verify",
+            partner=partner.name,
+            checks=len(report.checks),
+            failed=len(report.of(Verdict.FAIL)),
+            skipped=len(report.of(Verdict.SKIPPED)),
+            calls=report.calls,
+        )
 
 
-def _tell(partner: str, report: VerifyReport) -> None:
+def _tell_failures(partner: str, report: VerifyReport) -> None:
     for verdict, tell, what in (
         (Verdict.FAIL, log.error, "a check of the mirror failed"),
         (Verdict.ERROR, log.warning, "a check of the mirror could not be made"),
@@ -82,12 +92,3 @@ def _tell(partner: str, report: VerifyReport) -> None:
                 expected=check.expected,
                 seen=check.seen,
             )
-    log.info(
-        "mirror verified" if not report.unverified else "mirror not verified",
-        action="verify",
-        partner=partner,
-        checks=len(report.checks),
-        failed=len(report.of(Verdict.FAIL)),
-        skipped=len(report.of(Verdict.SKIPPED)),
-        calls=report.calls,
-    )
