@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from bibwire.runtime import Runtime
     from bibwire.settings import Settings
 
-DATE_FORMATS = ["%Y-%m-%d"]
+
+def _day(text: str) -> datetime:
+    """Read a day; the value has no zone, which is the operator's."""
+    try:
+        return datetime.strptime(text.strip(), "%Y-%m-%d")  # noqa: DTZ007
+    except ValueError:
+        raise typer.BadParameter(f"it has to be a day such as 2026-05-31, not {text}") from None
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,16 +36,14 @@ def backfill(
         typer.Option(
             "--since",
             metavar="DATE",
-            formats=DATE_FORMATS,
+            parser=_day,
             help="Events that were not over before this day; by default one year ago, which is as far as "
             "RunSignup's contract goes.",
         ),
     ] = None,
     until: Annotated[
         datetime | None,
-        typer.Option(
-            "--until", metavar="DATE", formats=DATE_FORMATS, help="Only events that begin before this day."
-        ),
+        typer.Option("--until", metavar="DATE", parser=_day, help="Only events that begin before this day."),
     ] = None,
     race: RaceOption = None,
     dry_run: Annotated[
@@ -97,7 +101,7 @@ async def load(
     if begin > now:
         raise SettingsError(f"--since lies ahead ({begin:%Y-%m-%d}): events to come are for bibwire sync.")
     request = BackfillRequest(since=begin, until=end, partner=partner, race_id=race, dry_run=dry_run)
-    with _progress() as watch:
+    with _progress(dry_run=dry_run) as watch:
         return await runtime.backfill(request, watch)
 
 
@@ -157,60 +161,44 @@ def _hours(hours: float) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[BackfillProgress], None]]:
-    """Yield what to call with the progress: a bar on a terminal, else the cost in one line."""
-    import sys
+def _progress(*, dry_run: bool) -> Iterator[Callable[[BackfillProgress], None]]:
+    """Yield what to call with the progress: it tells cost and waits, and shows a bar on a terminal."""
     import time
 
+    from bibwire.cli.progress import bar
     from bibwire.cli.terminal import complain, counted, moment, plain
 
-    told = False
+    told = dry_run  # then the cost is the answer
     waits: set[tuple[str, datetime]] = set()
-
-    def foretell(state: BackfillProgress) -> None:
-        nonlocal told
-        if not state.counting and not told and state.left_calls:
-            told = True
-            complain(
-                f"some {counted(state.left_people, 'person', 'people')} to load, with at least "
-                f"{counted(state.left_calls, 'call')}; Ctrl-C is safe, the same command goes on."
-            )
-        for partner, until in state.waiting_until.items():
-            if (partner, until) not in waits:
-                waits.add((partner, until))
-                complain(
-                    f"{plain(partner)}: the calls a backfill may make in the hour are used up. Waiting until "
-                    f"{moment(until)}."
-                )
-
-    if not sys.stderr.isatty():
-        yield foretell
-        return
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from bibwire.cli.terminal import console
-
-    columns = (
-        SpinnerColumn(),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[told]}", markup=False),
-        TimeElapsedColumn(),
-    )
     began: tuple[float, int] | None = None
-    with Progress(*columns, console=console(stderr=True), transient=True, refresh_per_second=8) as progress:
-        task = progress.add_task("backfill", total=None, told="looking for races")
+
+    with bar("looking for races") as show:
 
         def watch(state: BackfillProgress) -> None:
-            nonlocal began
-            foretell(state)
+            nonlocal told, began
+            if not state.counting and not told and state.left_calls:
+                told = True
+                complain(
+                    f"some {counted(state.left_people, 'person', 'people')} to load, with at least "
+                    f"{counted(state.left_calls, 'call')}; Ctrl-C is safe, the same command goes on."
+                )
+            for partner, until in state.waiting_until.items():
+                if (partner, until) not in waits:
+                    waits.add((partner, until))
+                    complain(
+                        f"{plain(partner)}: the calls a backfill may make in the hour are used up. Waiting "
+                        f"until {moment(until)}."
+                    )
+            if show is None:
+                return
             if state.counting:
-                progress.update(task, told=f"counting  races {state.races}  calls {state.calls:,}")
+                show(0, None, f"counting  races {state.races}  calls {state.calls:,}")
                 return
             began = began or (time.monotonic(), state.calls)
             text = f"races {state.races_done}/{state.races}  people {state.people:,}/{state.left_people:,}"
             text += f"  calls {state.calls:,}  {_left(state, *began)}"
             done = state.people if state.left_people else state.races_done
-            progress.update(task, completed=done, total=state.left_people or state.races, told=text)
+            show(done, state.left_people or state.races, text)
 
         yield watch
 

@@ -1,4 +1,4 @@
-"""How far a sync is, shown on a terminal and nowhere else."""
+"""How far long work is, shown on a terminal and nowhere else."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ if TYPE_CHECKING:
 RATE_SECONDS = 5.0
 
 
+Show = Callable[[int, int | None, str], None]
+
+
 @contextmanager
-def sync_progress() -> Iterator[Callable[[SyncProgress], None] | None]:
-    """Yield what to call with the progress; None where standard error is no terminal."""
+def bar(told: str) -> Iterator[Show | None]:
+    """
+    Show a bar on standard error; None where that is no terminal.
+
+    Yields what to call with how much is done, of how much (None: not known yet), and in words. It
+    begins with `told`.
+    """
     if not sys.stderr.isatty():
         yield None
         return
@@ -33,7 +41,17 @@ def sync_progress() -> Iterator[Callable[[SyncProgress], None] | None]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console(stderr=True), transient=True, refresh_per_second=8) as progress:
-        task = progress.add_task("sync", total=None, told="looking for races")
+        task = progress.add_task("work", total=None, told=told)
+        yield lambda done, total, told: progress.update(task, completed=done, total=total, told=told)
+
+
+@contextmanager
+def sync_progress() -> Iterator[Callable[[SyncProgress], None] | None]:
+    """Yield what to call with the progress; None where standard error is no terminal."""
+    with bar("looking for races") as show:
+        if show is None:
+            yield None
+            return
         rate = Rate()
 
         def watch(state: SyncProgress) -> None:
@@ -42,7 +60,7 @@ def sync_progress() -> Iterator[Callable[[SyncProgress], None] | None]:
                 f"partners {state.partners_done}/{state.partners}  races {state.races_done}/{state.races}"
                 f"  people {state.people:,}  calls {state.calls:,}  {per_second:,.0f} people/s"
             )
-            progress.update(task, completed=state.races_done, total=state.races or None, told=told)
+            show(state.races_done, state.races or None, told)
 
         yield watch
 
@@ -50,28 +68,17 @@ def sync_progress() -> Iterator[Callable[[SyncProgress], None] | None]:
 @contextmanager
 def verify_progress() -> Iterator[Callable[[VerifyProgress], None]]:
     """Yield what to call with the progress of a verification; it shows nothing where there is no terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from bibwire.cli.terminal import plain
 
-    from bibwire.cli.terminal import console, plain
-
-    columns = (
-        SpinnerColumn(),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[told]}", markup=False),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True), transient=True, refresh_per_second=8) as progress:
-        task = progress.add_task("verify", total=None, told="planning the checks")
+    with bar("planning the checks") as show:
 
         def watch(state: VerifyProgress) -> None:
             told = (
                 f"{plain(state.partner)}  partners {state.partners_done}/{state.partners}"
                 f"  checks {state.checks_done}/{state.checks}  calls {state.calls:,}"
             )
-            progress.update(task, completed=state.checks_done, total=state.checks or None, told=told)
+            if show is not None:
+                show(state.checks_done, state.checks or None, told)
 
         yield watch
 

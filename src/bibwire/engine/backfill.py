@@ -37,7 +37,7 @@ from bibwire.engine.calls import CallCounter, count_calls
 from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import discover
 from bibwire.engine.past import PastSync, Turn
-from bibwire.engine.patience import Patience
+from bibwire.engine.pauses import Pauses
 from bibwire.engine.reports import BibCounts, RowCounts, SyncError
 from bibwire.engine.sweeper import Sweeper
 from bibwire.store import backfills, catalog, runs, schedule
@@ -158,7 +158,7 @@ class _Run:
     report: BackfillReport
     progress: BackfillProgress
     watch: Watch | None
-    patience: Patience
+    pauses: Pauses
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RACES_AT_ONCE))
     counters: list[CallCounter] = field(default_factory=list)
 
@@ -212,9 +212,9 @@ class Backfill:
             DatabaseUnavailable: PostgreSQL cannot be used. What was committed stays.
         """
         started = self._clock.monotonic()
-        patience = Patience(self._clock, lambda: run.tell())
-        progress = BackfillProgress(waiting_until=patience.until)
-        run = _Run(request, BackfillReport(partners=len(partners)), progress, watch, patience)
+        pauses = Pauses(self._clock, lambda: run.tell())
+        progress = BackfillProgress(waiting_until=pauses.until)
+        run = _Run(request, BackfillReport(partners=len(partners)), progress, watch, pauses)
         jobs = [_Job(partner, [], 1) for partner in partners]
         await self._together(run, jobs, self._prepare)
         if request.race_id is not None and not any(job.races for job in jobs) and not run.report.errors:
@@ -255,7 +255,7 @@ class Backfill:
 
     async def _note_partner(self, run: _Run, partner: Partner, error: BibwireError) -> None:
         if isinstance(error, CallerRefused):
-            run.patience.refused = error
+            run.pauses.refused = error
         elif isinstance(error, PartnerStopped):
             await self._partners.mark_failing(partner, str(error))
         log.warning("partner not loaded", action="backfill", partner=partner.name, error=str(error))
@@ -265,7 +265,7 @@ class Backfill:
         """Find out which races a partner has."""
         run.count()
         partner_id, now = job.partner.partner_id, self._clock.now()
-        [[listed_at]] = await backfills.run(self._db, "race_list_at", partner_id, 0)
+        [[listed_at]] = await catalog.run(self._db, "race_list_at", partner_id)
         if listed_at is None or now - listed_at >= LIST_IS_OLD:
             await self._patiently(
                 run,
@@ -275,7 +275,7 @@ class Backfill:
             )
         rows = await catalog.run(self._db, "listed_races", partner_id, race_id=run.request.race_id)
         job.races = [row[0] for row in rows]
-        await backfills.run(self._db, "open", partner_id, 0, race_ids=job.races, now=now)
+        await backfills.open_races(self._db, partner_id, job.races, now=now)
         [[job.trusted]] = await catalog.run(self._db, "trusted_length", partner_id)
         run.progress.races += len(job.races)
         run.tell()
@@ -468,7 +468,7 @@ class Backfill:
             run.report.notes.extend(swept.notes)
             if swept.error is None:
                 return
-            await run.patience.wait(job.partner.name, swept.error)
+            await run.pauses.wait(job.partner.name, swept.error)
 
     async def _turn(self, run: _Run, job: _Job, race: PastRace, outcome: Outcome, *, again: bool) -> bool:
         """Have one turn at a race's past events, as soon as there are calls and nobody else has it."""
@@ -494,7 +494,7 @@ class Backfill:
                 turn = sync.turn
                 await sync.run(most_pages=1 if pace else None)
         except (BudgetSpent, Blocked, ScopeBusy) as error:
-            await run.patience.wait(job.partner.name, error)
+            await run.pauses.wait(job.partner.name, error)
         finally:  # what was stored is stored, whatever came then
             _add(run, outcome, turn)
         return turn.done
@@ -513,7 +513,7 @@ class Backfill:
                 async with run.gate, self._clients.use(partner, urgency) as client:
                     return await ask(client)
             except (BudgetSpent, Blocked) as error:
-                await run.patience.wait(partner.name, error)
+                await run.pauses.wait(partner.name, error)
 
     async def _pace(self, partner: Partner) -> bool:
         """

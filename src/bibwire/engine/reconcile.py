@@ -31,7 +31,7 @@ from bibwire.domain.errors import (
 from bibwire.domain.reconcile import EventDrift, Verdict
 from bibwire.engine.calls import count_calls
 from bibwire.engine.clients import Clients
-from bibwire.engine.patience import Patience
+from bibwire.engine.pauses import Pauses
 from bibwire.engine.reports import SyncError, SyncProgress, Watch
 from bibwire.engine.sweeper import Sweeper, Swept
 from bibwire.store import catalog, reconciliations, runs, streams
@@ -237,7 +237,7 @@ class Reconciliation:
                 watch(progress)
 
         counter = count_calls()
-        patience = Patience(self._clock, tell)
+        pauses = Pauses(self._clock, tell)
         for partner in partners:
             scopes = await catalog.live_scopes(self._db, partner.partner_id, now=now, race_id=request.race_id)
             report.races += len(scopes)
@@ -247,7 +247,7 @@ class Reconciliation:
                     if not scope.is_loaded:
                         report.not_loaded += 1
                         continue
-                    await self._one(report, progress, patience, partner, scope, request, tell)
+                    await self._one(report, progress, pauses, partner, scope, request, tell)
                     progress.races_done += 1
                     tell()
             except PartnerStopped as error:
@@ -266,7 +266,7 @@ class Reconciliation:
         self,
         report: ReconcileReport,
         progress: SyncProgress,
-        patience: Patience,
+        pauses: Pauses,
         partner: Partner,
         scope: Scope,
         request: ReconcileRequest,
@@ -293,9 +293,9 @@ class Reconciliation:
                     outcome.add(done.swept.outcome)
                     if done.swept.error is None:
                         break
-                    await patience.wait(partner.name, done.swept.error)
+                    await pauses.wait(partner.name, done.swept.error)
                 except (BudgetSpent, Blocked) as wait:
-                    await patience.wait(partner.name, wait)
+                    await pauses.wait(partner.name, wait)
             report.races_reconciled += 1
             report.notes.extend(done.swept.notes)
             report.events.extend(

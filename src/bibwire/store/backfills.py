@@ -20,6 +20,11 @@ from bibwire.store.loader import Target
 _encode = msgspec.json.Encoder().encode
 
 
+async def open_races(db: Database, partner_id: int, race_ids: Collection[int], *, now: datetime) -> None:
+    """Note that these races are to be looked at; those noted before stay as they are."""
+    await db.fetch(statements("backfill")["open"], partner_id=partner_id, race_ids=list(race_ids), now=now)
+
+
 async def want(db: Database, race: PastRace, *, now: datetime) -> Progressed:
     """Note what of a race is to be loaded; return how far it is."""
     [row] = await run(db, "want", race.partner_id, race.race_id, event_ids=sorted(race.past), now=now)

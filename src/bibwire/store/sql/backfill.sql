@@ -87,8 +87,3 @@ WHERE partner_id = %(partner_id)s
 UPDATE bibwire.scopes
 SET loaded_at = %(now)s
 WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s AND loaded_at IS NULL;
-
--- name: race_list_at
-SELECT race_list_at
-FROM bibwire.partners
-WHERE partner_id = %(partner_id)s;

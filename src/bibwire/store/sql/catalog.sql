@@ -254,6 +254,12 @@ SET trusted_list_length = greatest(trusted_list_length, %(length)s),
     END
 WHERE partner_id = %(partner_id)s;
 
+-- name: race_list_at
+-- When the last complete race list was begun; null: never.
+SELECT race_list_at
+FROM bibwire.partners
+WHERE partner_id = %(partner_id)s;
+
 -- name: listed_races
 -- The races that a partner's list shows, those with the latest event first.
 SELECT r.race_id

@@ -19,7 +19,7 @@ BUSY_SECONDS: Final = 5.0
 AFTERWARDS_SECONDS: Final = 0.1
 
 
-class Patience:
+class Pauses:
     """Waits for what is over by itself; `until` says for whom, and how long."""
 
     def __init__(self, clock: Clock, on_wait: Callable[[], None]) -> None:
