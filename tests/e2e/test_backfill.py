@@ -244,6 +244,21 @@ def test_a_single_event_that_comes_out_short_is_listed_once_more(
         check(house, peak)
 
 
+def test_a_list_that_is_short_at_its_end_is_listed_again_from_its_begin(
+    world: rsusim.World, server: rsusim.Server, database_url: str
+) -> None:
+    """Nobody knows which of its pages lacked somebody."""
+    peak = world.add_partner("Peak Timing")
+    race = a_race(world, peak, years=(2025,), events=("10K",))  # ten people stand on three pages
+    world.faults.add(rsusim.Fault(path="participants", race_id=race, kind="skip_rows", count=1, nth=3))
+    with House(world, server.base_url, database_url, page_size=4) as house:
+        house.add_partner(peak)
+        assert backfill(house).errors == []
+        asked = ["after_registration_id" in info.query for info in world.log.of("participants")]
+        assert asked == [False, True, True, False, True, True]
+        check(house, peak)
+
+
 def test_counts_that_mean_something_else_are_no_reason_never_to_end(
     world: rsusim.World, server: rsusim.Server, database_url: str
 ) -> None:
