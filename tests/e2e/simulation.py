@@ -11,30 +11,27 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine
+import tempfile
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
-from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg.rows import dict_row
 
 import rsusim
 from bibwire.domain.secrets import Credential, Secret
-from bibwire.engine.clients import Clients
-from bibwire.engine.planner import DISCOVER, SWEEP, TICK_SECONDS, Planner
-from bibwire.engine.slices import Slices
-from bibwire.engine.upkeep import DiscoveryTimes, Upkeep
+from bibwire.engine.planner import TICK_SECONDS, Planner
 from bibwire.runtime import Runtime, open_runtime
 from bibwire.settings import Settings
 from bibwire.store.database import Connection
 from bibwire.store.jobs import Jobs
 from bibwire.store.permits import SLOT_POLL_SECONDS
+from tests.e2e.hands import SLEEP_NOT_AT_ALL, Hands, Instant, process_hands, runtime_hands
 from tests.house import KEY
-
-Job = Callable[[dict[str, Any], asyncio.Event], Awaitable[None]]
 
 
 class MovedClock:
@@ -53,8 +50,11 @@ class MovedClock:
         return self._world.now.timestamp()
 
     async def sleep(self, seconds: float) -> None:
+        await self.sleep_until(self.monotonic() + max(seconds, SLEEP_NOT_AT_ALL))
+
+    async def sleep_until(self, instant: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._wakes, (self.monotonic() + max(seconds, 0.001), next(self._numbers), future))
+        heapq.heappush(self._wakes, (instant, next(self._numbers), future))
         self.asleep += 1
         try:
             await future
@@ -114,7 +114,8 @@ class Simulation:
     Workers on one world and one database.
 
     Args:
-        workers: How many runtimes (each with its own session, as a process has) share the work.
+        workers: How many share the work.
+        processes: Each is a process of its own; otherwise a runtime of this one, with its own session.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Simulation:
         database_url: str,
         *,
         workers: int = 1,
+        processes: bool = False,
         concurrency: int = 10,
     ) -> None:
         self.world = world
@@ -133,12 +135,14 @@ class Simulation:
             database_url=Secret(database_url), api_url=base_url, secret_key=Secret(KEY), retry_seconds=5
         )
         self._workers = workers
+        self._processes = processes
         self._places = workers * concurrency
         self._stack = AsyncExitStack()
         self._jobs: set[asyncio.Task[None]] = set()
         self._people: set[asyncio.Task[None]] = set()
         self._turn = itertools.count()
-        self._hands: list[dict[str, Job]] = []
+        self._hands: list[Hands] = []
+        self._instant: Instant
         self.stopping = asyncio.Event()
         self.runtime: Runtime
         self.planner: Planner
@@ -146,28 +150,22 @@ class Simulation:
         self._ticked_at = self._tick_at = 0.0
 
     async def __aenter__(self) -> Simulation:
-        for _ in range(self._workers):
-            runtime = await self._stack.enter_async_context(
-                open_runtime(self._settings, clock=self.clock, budget_time=self.clock.now)
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bibwire-test-")))
+        shared = folder / "instant"
+        shared.write_bytes(bytes(8))
+        self._instant = Instant(shared)
+        self._instant.set(self.clock.monotonic())
+        for number in range(self._workers):
+            if number == 0 or not self._processes:
+                self.runtime = await self._stack.enter_async_context(
+                    open_runtime(self._settings, clock=self.clock, budget_time=self.clock.now)
+                )
+            hands = (
+                process_hands(self._settings, self.clock, shared)
+                if self._processes
+                else runtime_hands(self.runtime)
             )
-            clients = Clients(runtime.open_client, self.clock)
-            self._stack.push_async_callback(clients.close)
-            slices = Slices(
-                db=runtime.db,
-                partners=runtime.partners,
-                clients=clients,
-                clock=self.clock,
-                sweeper=runtime.sweeper,
-            )
-            upkeep = Upkeep(
-                db=runtime.db,
-                partners=runtime.partners,
-                clients=clients,
-                clock=self.clock,
-                times=DiscoveryTimes(self._settings.discovery_times, ZoneInfo("America/New_York")),
-            )
-            self._hands.append({SWEEP: slices.sweep, DISCOVER: upkeep.discover})
-            self.runtime = runtime
+            self._hands.append(await self._stack.enter_async_context(hands))
         self.planner = Planner(
             self.runtime.db, cast(Jobs, self.queue), self.clock, budget_time=self.clock.now
         )
@@ -206,6 +204,7 @@ class Simulation:
             await self._settle()
             leap_to = await self._next_instant(end)
             self.world.advance(max(0.0, leap_to - self.world.now.timestamp()))
+            self._instant.set(self.clock.monotonic())
             self.clock.wake()
             await self._settle()
 
@@ -218,11 +217,11 @@ class Simulation:
         while len(self._jobs) < self._places and (job := self.queue.take()) is not None:
             task, args, lock = job
             hands = self._hands[next(self._turn) % len(self._hands)]
-            self._jobs.add(asyncio.create_task(self._do(hands[task], args, lock)))
+            self._jobs.add(asyncio.create_task(self._do(hands, task, args, lock)))
 
-    async def _do(self, job: Job, args: dict[str, Any], lock: str) -> None:
+    async def _do(self, hands: Hands, task: str, args: dict[str, Any], lock: str) -> None:
         try:
-            await job(args, self.stopping)
+            await hands.do(task, args, self.stopping)
         finally:
             self.queue.running.discard(lock)
             self._jobs.discard(cast("asyncio.Task[None]", asyncio.current_task()))

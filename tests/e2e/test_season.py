@@ -224,7 +224,7 @@ def test_a_saturday_full_of_races(
     limits = {name: int((races * 73 + 20) / 0.85) for name, races in hot.items()}
 
     async def live() -> None:
-        simulation = Simulation(world, server.base_url, database_url, workers=workers)
+        simulation = Simulation(world, server.base_url, database_url, workers=workers, processes=True)
         async with simulation:
             for account in accounts:
                 # Enough for the tiers; what is to spare would only make the test longer.
