@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bibwire.domain.pace import Counts, sufficient_calls, usable_calls
 from bibwire.domain.schedule import FORESIGHT, Shortage
-from bibwire.domain.shortages import Foreseen, is_news, is_over
+from bibwire.domain.shortages import Told, is_news, is_over, to_tell
 from bibwire.domain.tiers import Tier
 
 NOON = datetime(2026, 9, 12, 16, 0, tzinfo=UTC)
@@ -23,18 +23,19 @@ def shortage(begins_at: datetime = BEGIN, ends_at: datetime = END, needed: float
     return Shortage(begins_at, ends_at, needed, 800.0, (1, 2))
 
 
-def foreseen(begins_at: datetime = BEGIN, ends_at: datetime = END, *, at: datetime = NOON) -> Foreseen:
-    return Foreseen(begins_at, ends_at, 1000.0, at)
+def told(begins_at: datetime = BEGIN, ends_at: datetime | None = END) -> Told:
+    return Told(begins_at, ends_at, 1000.0)
 
 
 def test_one_that_was_not_foreseen_is_told_and_the_same_again_is_not() -> None:
     assert is_news(None, shortage(), now=NOON)
-    assert not is_news(foreseen(), shortage(), now=NOON + 30 * MINUTE)
+    assert to_tell(shortage(), now=NOON) == told()
+    assert not is_news(told(), shortage(), now=NOON + 30 * MINUTE)
     assert not is_news(None, None, now=NOON)
 
 
 @pytest.mark.parametrize(
-    ("moved", "told"),
+    ("moved", "news"),
     [
         (shortage(begins_at=BEGIN + 10 * MINUTE), False),
         (shortage(begins_at=BEGIN + 16 * MINUTE), True),
@@ -47,36 +48,43 @@ def test_one_that_was_not_foreseen_is_told_and_the_same_again_is_not() -> None:
         (shortage(needed=810), False),
     ],
 )
-def test_one_that_moves_is_told_again_if_it_moves_far(moved: Shortage, told: bool) -> None:
-    assert is_news(foreseen(), moved, now=NOON) is told
+def test_one_that_moves_is_told_again_if_it_moves_far(moved: Shortage, news: bool) -> None:
+    assert is_news(told(), moved, now=NOON) is news
 
 
 def test_one_that_comes_as_foreseen_is_not_told_while_it_lasts() -> None:
-    before = foreseen()
     for minutes in range(0, 300, 30):
         now = BEGIN + minutes * MINUTE
-        assert not is_news(before, shortage(begins_at=now), now=now)
-        assert not is_over(before, shortage(begins_at=now), now=now)
-        before = foreseen(begins_at=now, at=now)
+        assert not is_news(told(), shortage(begins_at=now), now=now)
+        assert not is_over(told(), shortage(begins_at=now), now=now)
+
+
+def test_one_that_lasts_a_little_longer_than_was_told_is_not_over_until_it_is() -> None:
+    longer, now = shortage(begins_at=END + MINUTE, ends_at=END + 50 * MINUTE), END + MINUTE
+
+    assert not is_over(told(), longer, now=now)
+    assert not is_news(told(), longer, now=now)
+    assert is_over(told(), None, now=END + 50 * MINUTE)
 
 
 def test_one_without_an_end_in_sight_is_told_once_and_its_end_is_not() -> None:
-    before = foreseen(begins_at=NOON, ends_at=NOON + FORESIGHT)
+    endless = to_tell(shortage(begins_at=NOON, ends_at=NOON + FORESIGHT), now=NOON)
+    assert endless.ends_at is None
     for hours in (1, 30, 300):
         now = NOON + hours * HOUR
-        assert not is_news(before, shortage(begins_at=now, ends_at=now + FORESIGHT), now=now)
-        assert not is_over(before, shortage(begins_at=now, ends_at=now + FORESIGHT), now=now)
+        assert not is_news(endless, shortage(begins_at=now, ends_at=now + FORESIGHT), now=now)
+        assert not is_over(endless, shortage(begins_at=now, ends_at=now + FORESIGHT), now=now)
     in_sight = shortage(begins_at=NOON + HOUR, ends_at=NOON + FORESIGHT + 2 * HOUR)
-    assert not is_news(before, in_sight, now=NOON + HOUR)
+    assert not is_news(endless, in_sight, now=NOON + HOUR)
 
 
 def test_one_that_has_passed_or_does_not_come_any_more_is_over() -> None:
     next_week = shortage(begins_at=END + 5 * DAY, ends_at=END + 5 * DAY + HOUR)
 
-    assert is_over(foreseen(), None, now=NOON + HOUR)
-    assert is_over(foreseen(), next_week, now=END)
-    assert is_news(foreseen(), next_week, now=END)
-    assert not is_over(foreseen(), shortage(), now=NOON)
+    assert is_over(told(), None, now=NOON + HOUR)
+    assert is_over(told(), next_week, now=END)
+    assert is_news(told(), next_week, now=END)
+    assert not is_over(told(), shortage(), now=NOON)
     assert not is_over(None, None, now=NOON)
     assert not is_over(None, next_week, now=NOON)
 

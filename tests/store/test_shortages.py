@@ -12,7 +12,7 @@ import structlog
 
 from tests.store.test_schedule import NOW, Still, furnish, tick
 
-DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 WARNED, OVER = "the calls will not suffice", "the calls suffice again"
 
 
@@ -38,6 +38,12 @@ class Season:
             [ticked] = tick(self.database_url, self.clock)
         assert ticked.planned == 1
         return [entry for entry in logged if entry["event"] in (WARNED, OVER)]
+
+    def need(self, races: int) -> None:
+        """Have so many races to come."""
+        self.connection.execute(
+            "UPDATE bibwire.races SET removed_at = CASE WHEN race_id > %s THEN now() END", (races,)
+        )
 
     def start_at(self, at: datetime) -> None:
         self.connection.execute("UPDATE bibwire.events SET starts_at = %s", (at,))
@@ -81,4 +87,25 @@ def test_a_start_that_is_moved_is_told_again_and_enough_calls_end_it(season: Sea
     season.connection.execute(
         "UPDATE bibwire.credentials SET calls_per_hour = %s", (moved["sufficient_limit"] - 2,)
     )
+    assert [entry["event"] for entry in season.plan(NOW + 2 * HOUR)] == [WARNED]
+
+
+def test_one_that_grows_little_by_little_is_told_again(season: Season) -> None:
+    season.need(20)
+    assert [entry["calls_an_hour_needed"] for entry in season.plan(NOW)] == [20 * 72]
+
+    told = []
+    for races in (21, 22, 23, 24):
+        season.need(races)
+        told.append([entry["calls_an_hour_needed"] for entry in season.plan(NOW + races * MINUTE)])
+
+    assert told == [[], [], [23 * 72], []]
+
+
+def test_a_partner_that_is_paused_is_not_said_to_have_enough_calls(season: Season) -> None:
+    season.plan(NOW)
+    season.connection.execute("UPDATE bibwire.partners SET paused_at = now()")
+    assert season.plan(NOW + HOUR) == []
+
+    season.connection.execute("UPDATE bibwire.partners SET paused_at = NULL")
     assert [entry["event"] for entry in season.plan(NOW + 2 * HOUR)] == [WARNED]

@@ -1,8 +1,9 @@
 """
 When the operator is told of a shortage of calls: once, before it comes, and again if it moves.
 
-A partner is planned every half minute while a race is hot, and each plan foresees anew. What is
-foreseen alike was told already. Pure: no I/O and no clock. Every datetime is aware and in UTC.
+A partner is planned every half minute while a race is hot, and each plan foresees anew. It is held
+against what was last told, so that what grows little by little is told too. Pure: no I/O and no
+clock. Every datetime is aware and in UTC.
 """
 
 from __future__ import annotations
@@ -20,47 +21,48 @@ NEEDED_MORE = 1.1
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
-    """The shortage that the plan of `planned_at` foresaw."""
+class Told:
+    """The shortage the operator was last told of. `ends_at` is None if no end was in sight."""
 
     begins_at: datetime
-    ends_at: datetime
+    ends_at: datetime | None
     needed_calls_per_hour: float
-    planned_at: datetime
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether it went on beyond what was looked at, so that its end was not known."""
-        return self.ends_at >= self.planned_at + FORESIGHT
 
 
-def is_news(before: Foreseen | None, shortage: Shortage | None, *, now: datetime) -> bool:
+def to_tell(shortage: Shortage, *, now: datetime) -> Told:
+    """Return what is told of a shortage."""
+    ends_at = None if shortage.ends_at >= now + FORESIGHT else shortage.ends_at
+    return Told(shortage.begins_at, ends_at, shortage.needed_calls_per_hour)
+
+
+def is_news(told: Told | None, shortage: Shortage | None, *, now: datetime) -> bool:
     """
     Say whether the operator has to hear of a shortage now.
 
-    One that has begun meanwhile, or that needs less than before, is no news.
+    One that has begun meanwhile, or that needs less than was told, is no news.
 
     Args:
-        before: What the plan before this one foresaw; None: nothing.
+        told: What was told before; None: nothing, or that the calls suffice again.
         shortage: What is foreseen now.
     """
     if shortage is None:
         return False
-    if before is None or is_over(before, shortage, now=now):
+    if told is None or is_over(told, shortage, now=now):
         return True
-    begin_moved = abs(max(before.begins_at, now) - max(shortage.begins_at, now))
-    later = shortage.ends_at - before.ends_at
+    begin_moved = abs(max(told.begins_at, now) - max(shortage.begins_at, now))
+    # Where no end was in sight, one that comes into sight changes nothing.
+    later = timedelta() if told.ends_at is None else shortage.ends_at - told.ends_at
     return (
         begin_moved > BEGIN_MOVED
-        or later < -END_MOVED
-        # An end not known before comes into sight later than what was told.
-        or (later > END_MOVED and not before.goes_on)
-        or shortage.needed_calls_per_hour > before.needed_calls_per_hour * NEEDED_MORE
+        or abs(later) > END_MOVED
+        or shortage.needed_calls_per_hour > told.needed_calls_per_hour * NEEDED_MORE
     )
 
 
-def is_over(before: Foreseen | None, shortage: Shortage | None, *, now: datetime) -> bool:
-    """Say whether what was foreseen before has passed, or does not come any more."""
-    if before is None:
+def is_over(told: Told | None, shortage: Shortage | None, *, now: datetime) -> bool:
+    """Say whether what was told has passed, or does not come any more."""
+    if told is None:
         return False
-    return shortage is None or (before.ends_at <= now and not before.goes_on)
+    if shortage is None:
+        return True
+    return told.ends_at is not None and told.ends_at <= now < shortage.begins_at

@@ -21,7 +21,7 @@ from bibwire.domain import schedule as rules
 from bibwire.domain.budget import Budget, Urgency, room
 from bibwire.domain.errors import InvariantBroken
 from bibwire.domain.schedule import PartnerPlan, Shortage, Tier
-from bibwire.domain.shortages import is_news, is_over
+from bibwire.domain.shortages import is_news, is_over, to_tell
 from bibwire.store import schedule, shortages
 from bibwire.store.database import Connection, Database
 from bibwire.store.jobs import Jobs
@@ -160,17 +160,23 @@ class Planner:
 
     async def _plan(self, connection: Connection, partner_id: int, now: datetime) -> None:
         moved = None if self._budget_time is None else self._budget_time()
-        partner, before = await shortages.foreseen(connection, partner_id)
+        partner, paused, told = await shortages.told(connection, partner_id)
         plan, shortage, _, _ = await _planned(connection, partner_id, now, budget_time=moved)
         hot = any(poll.tier is Tier.HOT for poll in plan.polls)
         again_at = now + (REPLAN_HOT if hot else REPLAN_AT_LATEST)
         if plan.next_plan_at is not None:
             again_at = min(again_at, plan.next_plan_at)
-        await schedule.store_plan(connection, partner_id, plan, shortage, again_at=again_at, now=now)
-        # Before the commit: told twice is better than never.
-        if is_over(before, shortage, now=now):
+        await schedule.store_plan(connection, partner_id, plan, again_at=again_at, now=now)
+        news, over = is_news(told, shortage, now=now), is_over(told, shortage, now=now)
+        if news and shortage is not None:
+            await shortages.keep(connection, partner_id, to_tell(shortage, now=now))
+        elif over:
+            await shortages.keep(connection, partner_id, None)
+        # Before the commit: told twice is better than never. A partner that polls nothing has no more
+        # calls for that.
+        if over and not paused:
             log.info("the calls suffice again", action="plan", partner=partner)
-        if shortage is not None and is_news(before, shortage, now=now):
+        if news and shortage is not None:
             log.warning(
                 "the calls will not suffice",
                 action="plan",

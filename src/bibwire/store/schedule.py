@@ -15,7 +15,7 @@ from typing import Any, LiteralString
 
 import msgspec
 
-from bibwire.domain.schedule import EventTimes, PartnerPlan, ScopeFacts, Shortage, Tier, rate_after
+from bibwire.domain.schedule import EventTimes, PartnerPlan, ScopeFacts, Tier, rate_after
 from bibwire.domain.sweeps import LIVE_AFTER_END, is_live
 from bibwire.store.database import Connection, Database, statements
 
@@ -111,7 +111,6 @@ async def store_plan(
     connection: Connection,
     partner_id: int,
     plan: PartnerPlan,
-    shortage: Shortage | None,
     *,
     again_at: datetime,
     now: datetime,
@@ -141,9 +140,6 @@ async def store_plan(
         usable=plan.usable_calls_per_hour,
         needed=plan.needed_calls_per_hour,
         planned=plan.planned_calls_per_hour,
-        short_from=None if shortage is None else shortage.begins_at,
-        short_until=None if shortage is None else shortage.ends_at,
-        short_calls=None if shortage is None else shortage.needed_calls_per_hour,
     )
 
 

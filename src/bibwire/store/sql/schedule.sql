@@ -92,10 +92,7 @@ SET next_plan_at = %(next_plan_at)s,
     planned_at = %(now)s,
     usable_calls_per_hour = %(usable)s,
     needed_calls_per_hour = %(needed)s,
-    planned_calls_per_hour = %(planned)s,
-    short_from = %(short_from)s,
-    short_until = %(short_until)s,
-    short_calls_per_hour = %(short_calls)s
+    planned_calls_per_hour = %(planned)s
 WHERE partner_id = %(partner_id)s;
 
 -- name: hot_due
