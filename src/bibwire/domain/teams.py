@@ -21,7 +21,7 @@ from bibwire.domain.sweeps import EVENTS_A_REQUEST, grouped
 # refused is left alone.
 TRY_AGAIN: Final = timedelta(days=7)
 # Pages are numbered: one long after the last may show neither what that one did nor what comes next.
-RESUME_WITHIN: Final = timedelta(hours=1)
+RESUME_WITHIN: Final = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
