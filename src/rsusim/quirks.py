@@ -77,6 +77,8 @@ class Quirks:
     publication_delay_seconds: float = 0.0  # every change is seen this much later
     bib_moves_last_modified: bool = True
     edit_moves_last_modified: bool = True
+    team_edit_moves_members: bool = False  # a team's rename or bib moves its members' last_modified (14)
+    team_removal_moves_members: bool = False
     removed_stays_listed_seconds: float = 0.0  # the active list drops a removed row this late
     restored_stays_removed: bool = False  # the removed list never drops a row that is active again
     deferral_makes_new: bool = False
