@@ -184,11 +184,9 @@ class Rosters:
     def _team_id_of(self, registration: Registration, version: Version) -> int | None:
         """Return the team, removed ones too, that was joined by an edit or is derived."""
         chosen = version.patch.get("team_id", ABSENT)
-        if chosen is None:
-            return None
         if chosen is not ABSENT:
             if not self.is_known(chosen):
-                return None  # an id that a test made up
+                return None  # it left, or a test made the id up
             if chosen // MOST_TEAMS == version.event_id or chosen in self._added.get(version.event_id, ()):
                 return int(chosen)
         state = self._state
