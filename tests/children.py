@@ -20,7 +20,7 @@ from bibwire import logs
 from bibwire.clock import SystemClock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.errors import Blocked
-from bibwire.engine.backfill import BackfillRequest
+from bibwire.engine.backfill_reports import BackfillRequest
 from bibwire.engine.reports import SyncRequest
 from bibwire.runtime import open_runtime
 from bibwire.settings import load_settings

@@ -23,7 +23,8 @@ from bibwire.domain.daily import next_of_day
 from bibwire.domain.errors import AccessLost, Blocked, SettingsError
 from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
-from bibwire.engine.backfill import Backfill, BackfillProgress, BackfillReport, BackfillRequest
+from bibwire.engine.backfill import Backfill
+from bibwire.engine.backfill_reports import BackfillProgress, BackfillReport, BackfillRequest
 from bibwire.engine.clients import Clients, not_here
 from bibwire.engine.discovery import LIST_FROM
 from bibwire.engine.nightly import Nightly

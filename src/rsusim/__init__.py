@@ -12,7 +12,7 @@ from rsusim.faults import Fault
 from rsusim.life import Life
 from rsusim.log import RequestInfo
 from rsusim.quirks import Quirks
-from rsusim.records import ABSENT
+from rsusim.records import ABSENT, Team
 from rsusim.server import Server
 from rsusim.truth import EventTruth, RaceTruth, RegistrationTruth, RemovedTruth
 from rsusim.world import World
@@ -29,6 +29,7 @@ __all__ = [
     "RemovedTruth",
     "RequestInfo",
     "Server",
+    "Team",
     "World",
     "create_app",
     "life",

@@ -13,13 +13,13 @@ from rsusim import wire
 from rsusim.auth import Identity
 from rsusim.errors import ApiError
 from rsusim.faults import Fault
-from rsusim.listings import Query
+from rsusim.listings import Query, TeamQuery
 from rsusim.log import RequestInfo
 from rsusim.params import Params
 from rsusim.quirks import Quirks
 from rsusim.races import UNKNOWN_FIELD, current_events, events_of, race_object, select
 from rsusim.records import ACTIVE, Race
-from rsusim.rows import Options, Rows
+from rsusim.rows import GROUP_SIZES, Options, Rows
 
 if TYPE_CHECKING:
     from rsusim.world import World
@@ -110,6 +110,10 @@ class Call:
         event = self.world.events.get(number)
         return event is not None and event.published and event.race_id == self.info.race_id
 
+    def require_events(self) -> None:
+        if not self.params.ids("event_id"):
+            raise ApiError(3, details=["event_id is required."])
+
     def events(self) -> list[int]:
         """Return the events asked for, or those that are answered instead."""
         numbers = [number for number in self.params.ids("event_id") if self._is_event(number)]
@@ -184,7 +188,7 @@ def participants(call: Call) -> bytes:
     shown = [(_event_of(call.world, number), encoder.active(number)) for number in numbers]
     if template and events:
         shown.insert(0, (events[0], template))
-    groups = _grouped(call, events, shown)
+    groups = _grouped(call, events, shown, call.quirks.layout == "per_event")
     elements = []
     for event, rows in groups:
         if not rows and call.quirks.event_when_empty != "object":
@@ -207,7 +211,7 @@ def removed_participants(call: Call) -> bytes:
     encoder = Rows(call.world, call.quirks, options)
     condensed = call.params.flag("condensed_format")
     shown = [(_event_of(call.world, number), encoder.removed(number, condensed)) for number in numbers]
-    groups = _grouped(call, events, shown)
+    groups = _grouped(call, events, shown, call.quirks.layout == "per_event")
     empty = call.quirks.removed_when_empty
     elements = []
     for event, rows in groups:
@@ -228,8 +232,7 @@ def _listing(call: Call, removed: bool) -> tuple[Query, Options]:
     parsed: list[tuple[Query, Options]] = []
 
     def parse() -> None:
-        if not call.params.ids("event_id"):
-            raise ApiError(3, details=["event_id is required."])
+        call.require_events()
         query = Query(call.params, call.quirks, removed)
         parsed.append((query, Options.of(call.params)))
 
@@ -263,14 +266,16 @@ def _event_head(call: Call, event: int) -> dict[str, object]:
     return head | UNKNOWN_FIELD if call.quirks.unknown_fields else head
 
 
-def _grouped(call: Call, events: list[int], shown: list[tuple[int, bytes]]) -> list[tuple[int, list[bytes]]]:
+def _grouped(
+    call: Call, events: list[int], shown: list[tuple[int, bytes]], per_event: bool
+) -> list[tuple[int, list[bytes]]]:
     """Return (event, its rows) for each element, or one pair with all rows (section 8)."""
     bent = call.bend_rows([row for _, row in shown])
     if len(bent) != len(shown):
         owner = {row: event for event, row in shown}
         shown = [(owner[row], row) for row in bent]
     call.info.rows = len(shown)
-    if call.quirks.layout == "per_event":
+    if per_event:
         by_event: dict[int, list[bytes]] = {event: [] for event in events}
         for event, row in shown:
             by_event[event].append(row)
@@ -296,6 +301,52 @@ def _laid_out(call: Call, elements: list[bytes]) -> bytes:
     if call.quirks.layout == "object":
         return elements[0] if elements else b"{}"
     return b"[" + b",".join(elements) + b"]"
+
+
+def teams(call: Call) -> bytes:
+    """Answer `GET race/:id/teams` (section 14), whose envelope is not documented."""
+    parsed: list[tuple[TeamQuery, bool]] = []
+
+    def parse() -> None:
+        call.require_events()
+        parsed.append((TeamQuery(call.params, call.quirks), call.params.flag("include_group_sizes")))
+
+    call.check(rights=True, event=True, parse=parse)
+    query, sizes = parsed[0]
+    quirks, events = call.quirks, call.events()
+    found = [] if call.lost_rights() else query.rows(call.world, events)
+    encoder = Rows(call.world, quirks, Options())
+    in_rows = sizes and quirks.teams_group_sizes == "row"
+    shown = [(row.team.event_id, encoder.team(row, in_rows)) for row in found]
+    layout = quirks.teams_layout
+    beside = {"group_sizes": GROUP_SIZES} if sizes and quirks.teams_group_sizes == "beside" else {}
+    elements = []
+    for event, rows in _grouped(call, events, shown, layout != "flat"):
+        parts = []
+        if rows or quirks.teams_key_when_empty == "empty":
+            parts.append(b'"teams":[' + b",".join(rows) + b"]")
+        if beside:
+            parts.append(call.encode(beside)[1:-1])
+        head = call.encode(_event_head(call, event))[1:-1]
+        if layout == "flat":
+            more = [call.encode(UNKNOWN_FIELD)[1:-1]] if quirks.unknown_fields else []
+            elements.append(_object(*parts, *more))
+        elif layout == "events":
+            elements.append(_object(head, *parts))
+        elif not rows and quirks.event_when_empty != "object":
+            elements.append(_EMPTY_EVENT[quirks.event_when_empty])
+        elif layout == "inside":
+            elements.append(_object(b'"event":' + _object(head, *parts)))
+        else:
+            elements.append(_object(b'"event":' + _object(head), *parts))
+    if layout == "flat":
+        return elements[0]
+    listed = b"[" + b",".join(elements) + b"]"
+    return _object(b'"events":' + listed) if layout == "events" else listed
+
+
+def _object(*members: bytes) -> bytes:
+    return b"{" + b",".join(members) + b"}"
 
 
 def participant_counts(call: Call) -> bytes:
@@ -345,6 +396,7 @@ METHODS: Final[dict[str, Callable[[Call], bytes]]] = {
     "race": race,
     "participants": participants,
     "removed-participants": removed_participants,
+    "teams": teams,
     "participant-counts": participant_counts,
     "checkin-timestamps": checkin_timestamps,
 }

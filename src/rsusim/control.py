@@ -5,6 +5,7 @@ The control path: a test in another process sees and moves the world over HTTP.
     GET  /_control/accounts                 every account with its secrets
     GET  /_control/log?last=1000            what was asked
     GET  /_control/truth?partner=NAME       what a perfect mirror would hold
+    GET  /_control/teams?partner=NAME       and which teams there are
     POST /_control/advance  {"seconds": 60}
     POST /_control/clock    {"speed": 1.0}
     POST /_control/do       {"op": "assign_bib", "registration_id": 92000001, "bib": 101}
@@ -47,6 +48,14 @@ OPERATIONS: Final = frozenset(
         "restore",
         "vanish",
         "active",
+        "add_team",
+        "edit_team",
+        "rename_team",
+        "assign_team_bib",
+        "remove_team",
+        "join_team",
+        "leave_team",
+        "members_of",
         "grant",
         "withdraw",
         "add_race",
@@ -75,11 +84,11 @@ class Control:
         if name == "log":
             last = query.get("last", "1000")
             return _reply(world.log.as_dict(int(last) if last.isdigit() else 1000))
-        if name == "truth":
+        if name in ("truth", "teams"):
             partner = query.get("partner", "")
             if partner not in world.accounts:
                 return _refusal(f"no partner {partner!r}")
-            return _reply(world.truth(partner))
+            return _reply(world.truth(partner) if name == "truth" else world.teams_truth(partner))
         if name == "accounts":
             return _reply(describe(world))
         if name == "state":

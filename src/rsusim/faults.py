@@ -112,6 +112,7 @@ ENDPOINTS: Final = frozenset(
         "participants",
         "removed-participants",
         "participant-counts",
+        "teams",
         "checkin-timestamps",
         "token",
     ]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
+from rsusim import names
 from rsusim.records import ACTIVE, Event
 from rsusim.world import DAY, World
 
@@ -55,16 +56,27 @@ class Life:
         rate: Happenings a simulated second, over the whole world.
         mischief: Share of happenings that a mirror has trouble with: an edit that does not move
             `last_modified`, a deletion without a trace, an edit seen half a minute late.
+        team_edits: Share of happenings after which a team also gets another name or bib. It
+            draws from a chance of its own: everything else is the same with and without.
     """
 
-    def __init__(self, world: World, seed: int = 1, rate: float = 0.2, mischief: float = 0.0) -> None:
+    def __init__(
+        self,
+        world: World,
+        seed: int = 1,
+        rate: float = 0.2,
+        mischief: float = 0.0,
+        team_edits: float = 0.0,
+    ) -> None:
         if rate <= 0:
             raise ValueError("rate is above 0")
         self.world = world
         self.rate = rate
         self.mischief = mischief
         self.happened: dict[str, int] = {}
+        self.team_edits = team_edits
         self._random = Random(f"life:{seed}")
+        self._team_random = Random(f"life of teams:{seed}")
         self._bulk_done: set[int] = set()
         self._removed: list[int] = []
         self._fresh: list[tuple[int, int]] = []  # (registration, made at)
@@ -92,7 +104,7 @@ class Life:
         with world.lock:
             while self._next_at <= until:
                 world.advance(max(0.0, self._next_at - world.clock.time()))
-                count += self._one()
+                count += self._one() + self._team_edit()
                 self._next_at += self._pause()
             world.advance(max(0.0, until - world.clock.time()))
         return count
@@ -103,7 +115,7 @@ class Life:
         with self.world.lock:
             now = self.world.clock.time()
             while self._next_at <= now and count < limit:
-                count += self._one()
+                count += self._one() + self._team_edit()
                 self._next_at += self._pause()
             if self._next_at <= now:
                 self._next_at = now + self._pause()  # far behind: do not chase
@@ -114,11 +126,7 @@ class Life:
 
     def _one(self) -> int:
         now = self.world.clock.time()
-        living = [
-            event
-            for event in self.world.events.values()
-            if event.published and -3 * DAY < event.starts_at - now < 400 * DAY
-        ]
+        living = self._living(now)
         for event in living:
             if 0 < event.starts_at - now < BULK_DAYS * DAY and event.event_id not in self._bulk_done:
                 self._bulk_done.add(event.event_id)
@@ -136,6 +144,28 @@ class Life:
             if self._deeds[deed](event):
                 return self._note(deed)
         return 0
+
+    def _living(self, now: float) -> list[Event]:
+        return [
+            event
+            for event in self.world.events.values()
+            if event.published and -3 * DAY < event.starts_at - now < 400 * DAY
+        ]
+
+    def _team_edit(self) -> int:
+        random, world = self._team_random, self.world
+        if random.random() >= self.team_edits:
+            return 0
+        living = self._living(world.clock.time())
+        teams = [team for event in living for team in world.teams_of(event.event_id)]
+        if not teams:
+            return 0
+        team = random.choice(teams)
+        if random.random() < 0.5:
+            world.rename_team(team.team_id, f"{random.choice(names.TEAM_NAMES)} {random.randrange(100)}")
+            return self._note("rename_team")
+        world.assign_team_bib(team.team_id, random.randrange(9000, 9900))
+        return self._note("team_bib")
 
     def _mischief(self, event: Event) -> int:
         number = self._anyone(event)

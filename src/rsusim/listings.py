@@ -1,5 +1,5 @@
 """
-Which registrations a call lists, in which order (sections 8 and 9).
+Which registrations a call lists, in which order (sections 8 and 9), and which teams (section 14).
 
 The way a mirror asks (by id, after an id, changed since) is answered from the sorted indexes; any
 other sort or search looks at every row of the events asked for.
@@ -14,6 +14,7 @@ from rsusim.index import Listing
 from rsusim.params import Params
 from rsusim.quirks import Quirks
 from rsusim.records import ABSENT, Registration, Version
+from rsusim.rosters import Standing
 
 if TYPE_CHECKING:
     from rsusim.world import World
@@ -125,6 +126,32 @@ class Query:
             return registration, version
 
         return see
+
+
+class TeamQuery:
+    """The part of a teams call that chooses rows (section 14)."""
+
+    def __init__(self, params: Params, quirks: Quirks) -> None:
+        self.page = params.page()
+        self.size = params.page_size("results_per_page", quirks.teams_default_page, quirks.teams_max_page)
+        by_day = quirks.teams_modified_since == "day"
+        since = params.midnight("modified_since") if by_day else params.instant("modified_since")
+        if since is not None and not quirks.teams_since_inclusive:
+            since += 1
+        self.since = None if quirks.teams_modified_since == "ignored" else since
+        self.descending = quirks.teams_change_order == "descending"
+
+    def rows(self, world: "World", events: Iterable[int]) -> list[Standing]:
+        """Return the teams of the page, in its order, over all events together."""
+        found = [row for event in events for row in world.rosters.standings(event)]
+        found.sort(key=lambda row: row.team.team_id)
+        if self.since is None:
+            found.sort(key=lambda row: _folded(row.team.team_name))
+        else:
+            found = [row for row in found if row.last_modified >= self.since]
+            found.sort(key=lambda row: row.last_modified, reverse=self.descending)
+        first = (self.page - 1) * self.size
+        return found[first : first + self.size]
 
 
 def _folded(value: Any) -> str:

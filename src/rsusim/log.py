@@ -25,7 +25,7 @@ class RequestInfo:
     Attributes:
         number: 1 for the first request of the world.
         at: Simulated epoch seconds of its arrival.
-        endpoint: `races`, `race`, `participants`, `removed-participants`, `participant-counts`,
+        endpoint: `races`, `race`, `participants`, `removed-participants`, `participant-counts`, `teams`,
             `checkin-timestamps`, `token` or `unknown`.
         path: Lower case, without a trailing slash.
         query: As sent, without secrets.
@@ -35,7 +35,7 @@ class RequestInfo:
         in_flight: Calls in flight with this one, of all callers and of its own.
         status: HTTP status; 0 for a connection that was dropped without one.
         error: The vendor's error code answered, if any.
-        rows: Participants, removed rows, races or the like in the answer.
+        rows: Participants, removed rows, teams, races or the like in the answer.
         seconds: Real seconds from arrival to the last byte handed over.
         work_seconds: Real seconds spent to make the answer, without scripted delays.
     """

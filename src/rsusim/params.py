@@ -6,7 +6,7 @@ is none counts as not sent.
 """
 
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 
 from rsusim.errors import ApiError
 from rsusim.quirks import Quirks
@@ -87,6 +87,24 @@ class Params:
             return date.fromisoformat(text)
         except (ValueError, OverflowError, OSError):
             raise ApiError(9) from None
+
+    def midnight(self, name: str) -> int | None:
+        """Return when the day that `day` reads begins, in epoch seconds."""
+        day = self.day(name)
+        return None if day is None else int(datetime.combine(day, time(), EASTERN).timestamp())
+
+    def instant(self, name: str) -> int | None:
+        """Return a moment in epoch seconds, given as such or as an Eastern date or datetime."""
+        text = self.text(name)
+        if text is None:
+            return None
+        if _is_number(text):
+            return int(text)
+        try:
+            moment = datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=EASTERN)
+        except ValueError:
+            return self.midnight(name)
+        return int(moment.timestamp())
 
     def sort(self, allowed: frozenset[str], default: str) -> list[tuple[str, bool]]:
         """Return (key, descending) in order of weight; several are separated by commas."""

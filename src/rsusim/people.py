@@ -9,7 +9,7 @@ person in every race and year. Absences and nulls follow section 8 of the refere
 from typing import Any, Final
 
 from rsusim import names
-from rsusim.records import ABSENT, Event, Race, Registration
+from rsusim.records import ABSENT, MOST_TEAMS, Event, Race, Registration, Team
 
 _MASK: Final = (1 << 64) - 1
 
@@ -85,7 +85,35 @@ def is_imported(seed: int, registration_id: int) -> bool:
     return mix(seed ^ registration_id * 0x9E3779B1) % 100 < 4
 
 
-def entry(seed: int, registration: Registration, event: Event, race: Race, imported: bool) -> dict[str, Any]:
+def team_of(seed: int, registration_id: int, event: Event) -> int | None:
+    """Return the id of the team a registration is in from the start: one in eight is in one."""
+    if not event.team_count:
+        return None
+    h = mix(seed ^ registration_id * 0x9E3779B1)
+    return event.event_id * MOST_TEAMS + (h >> 24) % event.team_count if (h >> 20) % 8 == 0 else None
+
+
+def team(event: Event, number: int, latest: int) -> Team:
+    """
+    Return team `number` of an event, counted from 0.
+
+    Args:
+        latest: Epoch seconds; it was made then at the latest.
+    """
+    return Team(
+        team_id=event.event_id * MOST_TEAMS + number,
+        event_id=event.event_id,
+        team_name=names.TEAM_NAMES[number % len(names.TEAM_NAMES)],
+        last_modified=min(latest, event.registration_opens + number * 3600),
+        team_age_restriction_id=31 if number % 4 == 3 else None,
+        team_gender="CMF"[number % 3],
+        team_bib_num=9001 + number if number % 2 == 0 else None,
+    )
+
+
+def entry(
+    seed: int, registration: Registration, event: Event, race: Race, imported: bool, team: Team | None
+) -> dict[str, Any]:
     """
     Return the fields of a registration other than the person's; money in cents.
 
@@ -101,19 +129,17 @@ def entry(seed: int, registration: Registration, event: Event, race: Race, impor
     if event.giveaway_options and (h >> 11) % 10:
         giveaway_id, giveaway, extra = event.giveaway_options[(h >> 15) % len(event.giveaway_options)]
     addons = sum(row[3] for row in addons_of(seed, number, race)) if race.addons else 0
-    team = (h >> 20) % 8 == 0 and event.team_count > 0
-    team_number = (h >> 24) % event.team_count if team else 0
     if imported:
         fee, processing, extra, addons = 0, 0, 0, 0
     return {
         "rsu_transaction_id": None if imported else 26_000_000 + registration.who // 3,
         "transaction_id": None if imported else f"ay_{number}SAMPLE{event.event_id}C_{registration.who % 3}",
-        "team_id": event.event_id * 100 + team_number if team else None,
-        "team_name": names.TEAM_NAMES[team_number % len(names.TEAM_NAMES)] if team else None,
-        "team_type_id": 7701 if team else None,
-        "team_type": "Family Team" if team else None,
-        "team_gender": "CMF"[team_number % 3] if team else None,
-        "team_bib_num": 9001 + team_number if team and team_number % 2 == 0 else None,
+        "team_id": team.team_id if team else None,
+        "team_name": team.team_name if team else None,
+        "team_type_id": team.team_type_id if team else None,
+        "team_type": team.team_type if team else None,
+        "team_gender": (team.team_gender or None) if team else None,
+        "team_bib_num": team.team_bib_num if team else None,
         "imported": imported,
         "race_fee": fee,
         "offline_payment_amount": 4000 if imported else 0,

@@ -73,10 +73,28 @@ class Quirks:
     gender_x_without_supports_nb: str = "null"  # null | absent | empty | M | F
     money_negative: str = "minus"  # minus: -$5.00 | parentheses: ($5.00)
 
+    # Teams: the reference documents neither their envelope nor their page sizes (14)
+    teams_default_page: int = 50
+    teams_max_page: int = 1000
+    # flat: {"teams":[]}; the others have an element an event: per_event: [{"event":{},"teams":[]}], as
+    # participants; inside: [{"event":{"teams":[]}}], as removed; events: {"events":[{"teams":[]}]}
+    teams_layout: str = "flat"  # flat | per_event | inside | events
+    teams_key_when_empty: str = "empty"  # empty | absent
+    teams_event_id: bool = False  # a row names its event
+    teams_bib: str = "int"  # int | text
+    teams_no_bib: str = "null"  # null | empty | absent
+    teams_count: str = "int"  # int | text
+    teams_modified_since: str = "seconds"  # seconds | day | ignored: day is Eastern, as of GET races
+    teams_since_inclusive: bool = True
+    teams_change_order: str = "ascending"  # ascending | descending: with modified_since
+    teams_group_sizes: str = "row"  # row | beside | ignored: where include_group_sizes is answered
+
     # What moves, and when it is seen (11, 19.8)
     publication_delay_seconds: float = 0.0  # every change is seen this much later
     bib_moves_last_modified: bool = True
     edit_moves_last_modified: bool = True
+    team_edit_moves_members: bool = False  # a team's rename or bib moves its members' last_modified (14)
+    team_removal_moves_members: bool = False
     removed_stays_listed_seconds: float = 0.0  # the active list drops a removed row this late
     restored_stays_removed: bool = False  # the removed list never drops a row that is active again
     deferral_makes_new: bool = False
@@ -127,6 +145,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "removed_when_empty": ("empty_list", "no_participants", "no_event", "no_elements"),
     "event_when_empty": ("object", "array", "null"),
     "layout": ("per_event", "object", "together"),
+    "teams_layout": ("flat", "per_event", "inside", "events"),
+    "teams_key_when_empty": ("empty", "absent"),
+    "teams_bib": ("int", "text"),
+    "teams_no_bib": ("null", "empty", "absent"),
+    "teams_count": ("int", "text"),
+    "teams_modified_since": ("seconds", "day", "ignored"),
+    "teams_change_order": ("ascending", "descending"),
+    "teams_group_sizes": ("row", "beside", "ignored"),
     "list_order": ("id", "event"),
     "comma_list": ("honoured", "first_only", "first_two", "foreign_rows"),
     "ints_as_strings": ("off", "some", "all"),

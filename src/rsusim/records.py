@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 ACTIVE: Final = "active"
 REMOVED: Final = "removed"
 VANISHED: Final = "vanished"
+MOST_TEAMS: Final = 100  # derived of one event; their ids count up from a hundred times its id
 
 
 class Absent:
@@ -142,6 +143,42 @@ class Registration:
         self.shown: Version | None = None
 
 
+TEAM_FIELDS: Final = (
+    "team_name",
+    "team_type_id",
+    "team_type",
+    "team_age_restriction_id",
+    "team_gender",
+    "team_bib_num",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """
+    A team of one event as it stands after one change (section 14).
+
+    Attributes:
+        team_gender: "", M, F or C.
+        last_modified: Epoch seconds of its own last change; members who come or go move what
+            readers see of it further, see `rosters`.
+        number: Ascends with every change in the world; 0 as it was derived.
+        removed: It is not listed any more, and nobody is in it.
+    """
+
+    team_id: int
+    event_id: int
+    team_name: str
+    last_modified: int
+    team_type_id: int | None = 7701
+    team_type: str | None = "Family Team"
+    team_age_restriction_id: int | None = None
+    team_gender: str = ""
+    team_bib_num: Any = None
+    number: int = 0
+    removed: bool = False
+
+
 @dataclass(slots=True)
 class Period:
     """A registration period; instants are epoch seconds, fees are cents."""
@@ -176,7 +213,7 @@ class Event:
     sub_event_ids: list[int] = field(default_factory=list)
     giveaway: str | None = None
     giveaway_options: list[tuple[int, str, int]] = field(default_factory=list)  # id, text, cents
-    team_count: int = 0
+    team_count: int = 0  # derived teams, at most MOST_TEAMS; `add_team` adds more
     chip_is_bib: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
     published: bool = True

@@ -79,7 +79,7 @@ class Registrations(State):
         self.registrations[number] = registration
         if isinstance(patch.get("checkin_ts"), int):
             self._note_checkin(number, patch["checkin_ts"])
-        self.publish(lambda: self._show(registration, version), published_after)
+        self.publish(lambda: self._show(registration, version, at), published_after)
         return number
 
     def edit(self, registration_id: int, *, published_after: float | None = None, **fields: Any) -> None:
@@ -249,6 +249,7 @@ class Registrations(State):
                 number += 1 + mix(number ^ seed) % 3
             self.next_registration_id = number
             self.indexes[event].active.load(listed)
+            self.rosters.forget(event)
             return len(listed)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-_RACE_METHODS: Final = frozenset({"participants", "removed-participants", "participant-counts"})
+_RACE_METHODS: Final = frozenset({"participants", "removed-participants", "participant-counts", "teams"})
 _TOKEN_PATHS: Final = frozenset({"v2/auth/auth-code-redemption.json", "v2/auth/refresh-token.json"})
 
 

@@ -1,5 +1,5 @@
 """
-A registration as a row of JSON (sections 8 and 9), with every quirk that bends a row.
+A registration as a row of JSON (sections 8 and 9), or a team (14), with every quirk that bends a row.
 
 An encoded active row is kept with its version, under a key of all that shaped it, so that a page
 asked for again costs a join. `warm` does that ahead, for who measures something else.
@@ -13,6 +13,7 @@ from rsusim import people, wire
 from rsusim.quirks import Quirks
 from rsusim.races import UNKNOWN_FIELD
 from rsusim.records import ABSENT, MONEY_FIELDS, Registration, Version
+from rsusim.rosters import Standing
 
 if TYPE_CHECKING:
     from rsusim.params import Params
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _MONEY: Final = itemgetter(*MONEY_FIELDS)
 _USER: Final = ("dob", "gender", "phone", "profile_image_url")
+GROUP_SIZES: Final = {"min_size": 2, "max_size": 10}  # names are nowhere documented
 _SOME: Final = frozenset({"question_id", "bib_num", "user_id", "age", "team_id"})
 
 
@@ -202,6 +204,30 @@ class Rows:
             if extra := flat.get("extra"):
                 row.update(extra)
         return wire.encode(self._bend(row), self._quirks.wire_escapes)
+
+    def team(self, standing: Standing, group_sizes: bool = False) -> bytes:
+        """Return the encoded row of a team, by request with the sizes it may have (section 14)."""
+        team, quirks = standing.team, self._quirks
+        bib, count = team.team_bib_num, len(standing.members)
+        if bib is None:
+            bib = {"null": None, "empty": "", "absent": ABSENT}[quirks.teams_no_bib]
+        elif quirks.teams_bib == "text":
+            bib = str(bib)
+        row: dict[str, Any] = {
+            "team_id": team.team_id,
+            "event_id": team.event_id if quirks.teams_event_id else ABSENT,
+            "team_name": team.team_name,
+            "team_type_id": team.team_type_id,
+            "team_age_restriction_id": team.team_age_restriction_id,
+            "team_gender": team.team_gender,
+            "team_bib_num": bib,
+            "team_member_current_count": str(count) if quirks.teams_count == "text" else count,
+            "last_modified_ts": standing.last_modified,
+        }
+        row = {name: value for name, value in row.items() if value is not ABSENT}
+        if group_sizes:
+            row["group_sizes"] = dict(GROUP_SIZES)
+        return wire.encode(self._bend(row), quirks.wire_escapes)
 
     def _bend(self, row: dict[str, Any]) -> dict[str, Any]:
         quirks = self._quirks

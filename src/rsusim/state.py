@@ -8,7 +8,7 @@ second of the change itself, not of its publication (sections 11 and 19.8).
 
 import heapq
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Any
 
@@ -25,6 +25,7 @@ from rsusim.records import (
     Registration,
     Version,
 )
+from rsusim.rosters import Rosters
 
 
 class State:
@@ -49,6 +50,7 @@ class State:
         self._versions = 0
         self.next_registration_id = 92_000_000 + seed % 1000
         self.next_person = 1
+        self.rosters = Rosters(self)
 
     # Publication
 
@@ -67,7 +69,7 @@ class State:
             self._versions += 1
             heapq.heappush(self._pending, (self.clock.time() + delay, self._versions, action))
 
-    def _show(self, registration: Registration, version: Version) -> None:
+    def _show(self, registration: Registration, version: Version, changed_at: int) -> None:
         old = registration.shown
         if old is not None and old.number >= version.number:
             return
@@ -88,6 +90,7 @@ class State:
         registration.shown = version
         if listing := self.indexes[version.event_id].listing(version):
             listing.add(number, version.last_modified)
+        self.rosters.follow(registration, old, changed_at)
 
     def _forget(self, number: int, old: Version) -> None:
         if self.lingering.get(number) is old:
@@ -102,6 +105,7 @@ class State:
         moves: bool = True,
         bib_num: Any = ABSENT,
         patch: dict[str, Any] | None = None,
+        forget: Collection[str] = (),
         status: str | None = None,
         reason: str | None = None,
         new_id: int | None = None,
@@ -110,12 +114,14 @@ class State:
         self.settle()
         old = registration.head
         self._versions += 1
+        now = int(self.clock.time())
+        kept = {key: value for key, value in old.patch.items() if key not in forget} if forget else old.patch
         version = Version(
             self._versions,
             event_id or old.event_id,
-            int(self.clock.time()) if moves else old.last_modified,
+            now if moves else old.last_modified,
             old.bib_num if bib_num is ABSENT else bib_num,
-            {**old.patch, **patch} if patch else old.patch,
+            {**kept, **patch} if patch else kept,
             status or old.status,
             reason,
             new_id,
@@ -123,7 +129,7 @@ class State:
         if status is None:
             version.reason, version.new_id = old.reason, old.new_id
         registration.head = version
-        self.publish(lambda: self._show(registration, version), published_after)
+        self.publish(lambda: self._show(registration, version, now), published_after)
 
     # What is known of a registration
 
@@ -132,7 +138,8 @@ class State:
         Return all fields, flat, as they stand in `version`.
 
         Money is whole cents unless it was given as text; missing keys are ABSENT; `imported` is a
-        bool. Keys are USER_FIELDS, MONEY_FIELDS and PLAIN_FIELDS, and what was edited besides.
+        bool. Keys are USER_FIELDS, MONEY_FIELDS and PLAIN_FIELDS, and what was edited besides. The
+        team's are those of the team as readers see it now, whatever the version.
         """
         event = self.events[version.event_id]
         flat = people.person(self.seed, registration.who)
@@ -141,7 +148,8 @@ class State:
             imported = patch["imported"] in (True, "T")
         else:
             imported = people.is_imported(self.seed, registration.registration_id)
-        more = people.entry(self.seed, registration, event, self.races[event.race_id], imported)
+        team = self.rosters.team_of(registration, version)
+        more = people.entry(self.seed, registration, event, self.races[event.race_id], imported, team)
         if imported:
             flat["user_id"] = None
             flat["email"] = ABSENT
@@ -156,6 +164,8 @@ class State:
         flat["chip_num"] = str(bib) if bib is not None and event.chip_is_bib else None
         if patch:
             flat.update(patch)
+            if "team_id" in patch and self.rosters.is_known(patch["team_id"]):
+                flat["team_id"] = more["team_id"]  # none, once that team is removed
         if "age" not in patch:
             start = event.start
             flat["age"] = people.age_on(flat["dob"], start.year, start.month, start.day)

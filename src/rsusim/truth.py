@@ -5,6 +5,7 @@ Instants are epoch seconds (int), money is Decimal dollars (or the raw text a te
 key is None, `imported` is a bool, and money, question answers and add-ons are included whatever a
 request would have to ask for. An event in `RaceTruth.events` is any event of any year; races whose
 access was withdrawn are not listed. A registration whose publication is still to come is not here.
+Teams are a listing of their own, as they are for the vendor (section 14).
 """
 
 from dataclasses import dataclass
@@ -203,3 +204,33 @@ def plain_fields(world: "World", registration: Registration, version: Version) -
             for a, name, n, cents in people.addons_of(world.seed, number, race)
         ]
     return plain
+
+
+def teams_truth_of(world: "World", account: str, race: int | None = None) -> list[dict[str, Any]]:
+    """
+    Return the teams of `account`, or of one race of it, by race, event and order of making.
+
+    Each has the keys of section 14 with plain values, and `race_id`, `event_id`, `team_type` and
+    `registration_ids`: its active members, ascending.
+    """
+    return [
+        {
+            "race_id": race_id,
+            "event_id": event_id,
+            "team_id": row.team.team_id,
+            "team_name": row.team.team_name,
+            "team_type_id": row.team.team_type_id,
+            "team_type": row.team.team_type,
+            "team_age_restriction_id": row.team.team_age_restriction_id,
+            "team_gender": row.team.team_gender,
+            "team_bib_num": row.team.team_bib_num,
+            "team_member_current_count": len(row.members),
+            "last_modified_ts": row.last_modified,
+            "registration_ids": list(row.members),
+        }
+        for race_id, record in sorted(world.races.items())
+        if not record.removed and world.may_read(account, race_id) and race in (None, race_id)
+        for event_id in record.event_ids
+        if world.events[event_id].published
+        for row in world.rosters.standings(event_id)
+    ]

@@ -100,6 +100,7 @@ _SINGULAR: Final = {
     "races": "race",
     "events": "event",
     "participants": "participant",
+    "teams": "team",
     "participant_counts": "participant_count",
     "registration_periods": "registration_period",
 }

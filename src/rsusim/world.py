@@ -16,15 +16,15 @@ from rsusim.clock import Clock
 from rsusim.faults import Faults
 from rsusim.index import EventIndex
 from rsusim.log import RequestInfo, RequestLog
-from rsusim.records import Event, EventDays, Period, Race
-from rsusim.registrations import Registrations
-from rsusim.truth import RaceTruth, truth_of
+from rsusim.records import MOST_TEAMS, Event, EventDays, Period, Race
+from rsusim.teams import Teams
+from rsusim.truth import RaceTruth, teams_truth_of, truth_of
 
 Hook = Callable[[RequestInfo], None]
 DAY = 86_400
 
 
-class World(Registrations):
+class World(Teams):
     """
     The simulated vendor's whole state.
 
@@ -224,6 +224,7 @@ class World(Registrations):
                 start = day.replace(hour=8, minute=0, second=0, microsecond=0)
             if start.tzinfo is not None or (end is not None and end.tzinfo is not None):
                 raise ValueError("event times are naive, in the race's zone")
+            _check_teams(fields)
             if event_id is None:
                 event_id = self._next_event
                 self._next_event += 1
@@ -257,6 +258,7 @@ class World(Registrations):
         with self.lock:
             record = self.events[event]
             _has(record, fields)
+            _check_teams(fields)
             race = self.races[record.race_id]
             if "start" in fields:
                 fields["starts_at"] = int(fields["start"].replace(tzinfo=race.zone).timestamp())
@@ -301,6 +303,12 @@ class World(Registrations):
             self.settle()
             return truth_of(self, _name(partner))
 
+    def teams_truth(self, partner: Account | str, race: int | None = None) -> list[dict[str, Any]]:
+        """Return all teams of an account, or of one race of it, as they are now; see `truth`."""
+        with self.lock:
+            self.settle()
+            return teams_truth_of(self, _name(partner), race)
+
     def before_answer(self, hook: Hook) -> None:
         """Call `hook` for each request just before its rows are read, on the server's thread."""
         self._before.append(hook)
@@ -337,6 +345,11 @@ def _name(partner: Account | str) -> str:
 def _has(record: Race | Event, fields: dict[str, Any]) -> None:
     if unknown := [name for name in fields if not hasattr(record, name)]:
         raise TypeError(f"unknown fields {unknown}; put what the reference lacks into extra={{}}")
+
+
+def _check_teams(fields: dict[str, Any]) -> None:
+    if not 0 <= fields.get("team_count", 0) <= MOST_TEAMS:
+        raise ValueError(f"team_count is 0 to {MOST_TEAMS}; add_team adds more")
 
 
 def _assign(record: Race | Event, fields: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import rsusim
 from bibwire.domain.secrets import Secret
 from bibwire.engine import backfill as engine
-from bibwire.engine.backfill import BackfillProgress, BackfillReport, BackfillRequest
+from bibwire.engine.backfill_reports import BackfillProgress, BackfillReport, BackfillRequest
 from tests.e2e import truth
 from tests.e2e.simulation import Simulation, busiest_hour, polls, utc
 from tests.e2e.test_kill import Scene
@@ -108,7 +108,8 @@ def test_all_years_are_loaded_with_the_live_events(
         assert asked["race"] == 4
         assert asked["races"] == 2
         # A list of several events is held against the counts; a live one the first time, a past one always.
-        listed = asked["participants"] + asked["removed-participants"]
+        assert asked["teams"] == 4
+        listed = asked["participants"] + asked["removed-participants"] + asked["teams"]
         assert begin[0] <= listed <= begin[0] + 2 * 3
         assert {row["outcome"] for row in house.rows("SELECT outcome FROM bibwire.sync_history")} == {"ok"}
 
@@ -328,7 +329,8 @@ def test_a_dry_run_says_the_cost_and_loads_nothing(
         house.add_partner(peak)
         report = backfill(house, dry_run=True)
 
-        assert (report.left_calls, report.races_loaded) == (2, 0)
+        # People, those removed, and the teams, for which a list each is enough.
+        assert (report.left_calls, report.races_loaded) == (3, 0)
         assert report.left_people > 0
         assert not world.log.of("participants")
         assert not house.rows("SELECT FROM bibwire.participants")

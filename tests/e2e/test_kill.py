@@ -74,13 +74,21 @@ class Scene:
         return said
 
     def sync_struck(
-        self, kind: str, at: int, *, before: bool, delay: float, by: signal.Signals = signal.SIGKILL
+        self,
+        kind: str,
+        at: int,
+        *,
+        before: bool,
+        delay: float,
+        by: signal.Signals = signal.SIGKILL,
+        endpoint: str | None = None,
     ) -> subprocess.Popen[str]:
         """
         Sync in a process that gets a signal `delay` seconds after its call number `at`.
 
         Args:
             before: Before that call is answered, else after.
+            endpoint: Count its calls of this one alone.
         """
         struck = threading.Event()
         seen: list[int] = []
@@ -91,6 +99,8 @@ class Scene:
             struck.set()
 
         def hook(info: RequestInfo) -> None:
+            if endpoint not in (None, info.endpoint):
+                return
             seen.append(info.number)
             if len(seen) == at:
                 timers.append(threading.Timer(delay, strike))

@@ -22,7 +22,7 @@ import rsusim
 from bibwire.cli.status import verified
 from bibwire.domain.daily import next_of_day
 from bibwire.domain.verify import Check, Verdict
-from bibwire.engine.backfill import BackfillRequest
+from bibwire.engine.backfill_reports import BackfillRequest
 from bibwire.engine.nightly import Nightly
 from bibwire.engine.planner import VERIFY, Planner
 from bibwire.engine.reports import SyncRequest

@@ -27,6 +27,8 @@ PROMISED = {
     " email phone dob gender age address city state country_code bib_num chip_num registered_at"
     " last_modified_at team_info payment_info additional_data first_seen_at changed_at removed_at"
     " removed_reason new_registration_id",
+    "teams": "partner_id team_id race_id event_id name team_type_id gender bib_num member_count"
+    " last_modified_at additional_data first_seen_at changed_at missing_since",
     "changes": "partner_id seq race_id event_id registration_id kind fields modified_at seen_at",
     "bib_changes": "partner_id seq race_id event_id registration_id bib_from bib_to modified_at seen_at",
     "freshness": "partner_id race_id as_of age_seconds target_seconds failing_since last_error",
@@ -40,6 +42,7 @@ KEYS = {
     "races": ["partner_id", "race_id"],
     "events": ["partner_id", "event_id"],
     "participants": ["partner_id", "registration_id"],
+    "teams": ["partner_id", "team_id"],
     "changes": ["partner_id", "seq"],
     "sync_history": ["run_id"],
 }

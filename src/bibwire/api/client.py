@@ -19,6 +19,7 @@ from typing import Final, Protocol, Self, TypeVar
 
 import stamina
 
+from bibwire.api import teams as team_rows
 from bibwire.api.answers import check_answer, parse_http_date, retry_after_seconds
 from bibwire.api.endpoints import (
     PARTICIPANT_COUNTS,
@@ -26,6 +27,7 @@ from bibwire.api.endpoints import (
     RACE,
     RACES,
     REMOVED_PARTICIPANTS,
+    TEAMS,
     Endpoint,
 )
 from bibwire.api.paging import Fullness, page_of
@@ -36,7 +38,7 @@ from bibwire.api.rows import Cut, cut
 from bibwire.api.transport import Answer, Transport, check_base_url
 from bibwire.clock import Clock
 from bibwire.domain.errors import AnswerUnreadable, BadRecord, BibwireError, Throttled
-from bibwire.domain.records import Dated, Page, RacePage, RawRow, UnreadableRow
+from bibwire.domain.records import Dated, Page, RacePage, RawRow, TeamPage, UnreadableRow
 from bibwire.domain.secrets import CallerRegistration, Credential
 
 __all__ = ["CallMade", "Permits", "VendorClient", "check_base_url"]
@@ -230,6 +232,51 @@ class VendorClient:
             lambda body, _: decode_counts(body),
         )
 
+    async def teams(
+        self,
+        race_id: int,
+        event_ids: Sequence[int],
+        *,
+        number: int = 1,
+        full: int | None = None,
+        modified_since: datetime | None = None,
+        page_size: int = 1000,
+    ) -> AsyncGenerator[TeamPage, None]:
+        """
+        Yield the teams of these events.
+
+        Pages are numbered: what changes meanwhile can make teams stand on two of them, or on none.
+
+        Args:
+            number: The page to begin with; of a walk that goes on, the one after the last.
+            full: Rows that make a full page, as that last one told; None: it is the first.
+            modified_since: Only those modified in this second or later.
+            page_size: Rows a page, at most 1,000.
+
+        Raises:
+            ListingNotTrusted: If the answer does not fit a list of several events.
+        """
+        size = max(1, min(page_size, TEAMS.page_size or page_size))
+        asked = tuple(dict.fromkeys(event_ids))
+        fullness = Fullness(size if full is None else full, is_first=full is None)
+        shown: set[object] = set()
+        while True:
+            parameters = [
+                ("event_id", _id_list(asked)),
+                ("results_per_page", str(size)),
+                ("page", str(number)),
+            ]
+            if modified_since is not None:
+                parameters.append(("modified_since", _epoch(modified_since)))
+            answer = await self._call(TEAMS, race_id, parameters, lambda body, _: team_rows.cut(body, asked))
+            page = team_rows.page_of(
+                answer, asked_event_ids=asked, number=number, fullness=fullness, shown=shown
+            )
+            yield page
+            if page.is_last:
+                return
+            number += 1
+
     async def search_bib(self, race_id: int, event_ids: Sequence[int], bib: int) -> Page:
         """
         Return those who wear that bib now: none, one, or several.
@@ -283,9 +330,7 @@ class VendorClient:
             if after:
                 parameters.append(("after_registration_id", str(after)))
             if modified_after is not None:
-                # Whole seconds, downwards: the filter is inclusive.
-                seconds = math.floor(modified_after.timestamp())
-                parameters.append(("modified_after_timestamp", str(seconds)))
+                parameters.append(("modified_after_timestamp", _epoch(modified_after)))
             answer, dated = await self._cut(endpoint, race_id, asked, parameters)
             return page_of(
                 answer,
@@ -416,6 +461,11 @@ class VendorClient:
     def _report(self, call: CallMade) -> None:
         if self._on_call is not None:
             self._on_call(call)
+
+
+def _epoch(instant: datetime) -> str:
+    """Whole seconds, downwards: the filters are taken to be inclusive."""
+    return str(math.floor(instant.timestamp()))
 
 
 def _id_list(event_ids: Sequence[int]) -> str:

@@ -79,4 +79,13 @@ PARTICIPANT_COUNTS: Final = Endpoint(
     page="https://runsignup.com/API/race/:race_id/participant-counts/GET",
 )
 
-ALL: Final = (RACES, RACE, PARTICIPANTS, REMOVED_PARTICIPANTS, PARTICIPANT_COUNTS)
+TEAMS: Final = Endpoint(
+    name="teams",
+    path="/race/{race_id}/teams",
+    fixed=_fixed(),
+    # No most is documented: the least of those that are, so that it is not refused.
+    page_size=1000,
+    page="https://runsignup.com/API/race/:race_id/teams/GET",
+)
+
+ALL: Final = (RACES, RACE, PARTICIPANTS, REMOVED_PARTICIPANTS, PARTICIPANT_COUNTS, TEAMS)

@@ -32,16 +32,23 @@ class Fullness:
     one be that is as long as the longest ever seen: a limit shows no longer page than itself.
     """
 
-    def __init__(self, page_size: int, *, longest: int | None = None) -> None:
+    def __init__(self, page_size: int, *, longest: int | None = None, is_first: bool = True) -> None:
         """
         Judge pages of at most `page_size` rows.
 
         Args:
             longest: Rows of the longest page seen under the credential; None: it does not matter.
+            is_first: The next page is the first; if not, the ones before have shown that `page_size`
+                rows make a full one.
         """
         self._full = page_size
         self._longest = longest
-        self._is_first = True
+        self._is_first = is_first
+
+    @property
+    def length(self) -> int:
+        """Rows that make a full page, as far as is known."""
+        return self._full
 
     def is_full(self, received: int) -> bool:
         """Judge the next page; to be called once a page, in order."""

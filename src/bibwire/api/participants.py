@@ -9,18 +9,16 @@ numbers and money the empty string, are the same thing: None.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date, datetime
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from bibwire.api.exact import decode_record, plain_int
+from bibwire.api.fields import int4, positive, put_back, take, take_bib, take_text
 from bibwire.domain.errors import BadRecord
 from bibwire.domain.instants import from_epoch, parse_eastern, parse_iso_date, parse_registered
 from bibwire.domain.money import parse_money
 from bibwire.domain.records import JsonObject, Registration, Removal
-
-_T = TypeVar("_T")
 
 _TOP_32: Final = 1 << 31
 _TOP_64: Final = 1 << 63
@@ -59,7 +57,7 @@ def decode_participant(raw: bytes, event_id: int | None = None) -> Registration:
             nobody.
     """
     record = decode_record(raw)
-    last_modified_at = _take(record, "last_modified", from_epoch)
+    last_modified_at = take(record, "last_modified", from_epoch)
     return _registration(record, last_modified_at, event_id)
 
 
@@ -82,14 +80,14 @@ def decode_removed(raw: bytes, event_id: int | None) -> Removal:
         if reason is not None:
             record["removed_reason"] = reason
         reason = "unknown"
-    new_id = _take(record, "new_registration_id", _positive)
+    new_id = take(record, "new_registration_id", positive)
     registration = _registration(record, removed_at, event_id)
     return Removal(registration.registration_id, removed_at, reason, new_id, registration)
 
 
 def _take_removed_at(record: dict[str, Any]) -> datetime | None:
     """Take the epoch and its text; the text stays if it says something else."""
-    removed_at = _take(record, "last_modified_ts", from_epoch)
+    removed_at = take(record, "last_modified_ts", from_epoch)
     text = record.get("last_modified")
     moment = parse_eastern(text) if type(text) is str else None
     if moment is not None:
@@ -109,14 +107,14 @@ def _registration(
     pop = record.pop
     registration_id = pop("registration_id", None)
     if type(registration_id) is not int or not 0 < registration_id < _TOP_64:
-        registration_id = _positive(registration_id)
+        registration_id = positive(registration_id)
         if registration_id is None:
             raise BadRecord("the registration_id is missing or not a positive 64-bit number")
     event_id = pop("event_id", None)
     if event_id is None:
         event_id = enclosing_event_id
     elif type(event_id) is not int or not 0 < event_id < _TOP_64:
-        event_id = _positive(event_id)
+        event_id = positive(event_id)
         if event_id is None:
             raise BadRecord("the event_id is not a positive 64-bit number")
 
@@ -137,15 +135,7 @@ def _registration(
         user = {}
         address = city = state = country_code = None
 
-    bib = pop("bib_num", None)
-    if bib is None or bib == "":
-        bib_num = None
-    elif type(bib) is int and -_TOP_32 <= bib < _TOP_32:
-        bib_num = bib
-    else:
-        bib_num = _bib(bib)
-        if bib_num is None or str(bib_num) != bib:
-            record["bib_num"] = bib
+    bib_num = take_bib(record, "bib_num")
 
     chip = pop("chip_num", None)
     if type(chip) is int:
@@ -181,23 +171,23 @@ def _registration(
 
     user_id = user.pop("user_id", None)
     if type(user_id) is not int or not -_TOP_64 <= user_id < _TOP_64:
-        user_id = _put_back(user, "user_id", user_id, plain_int)
+        user_id = put_back(user, "user_id", user_id, plain_int)
     age = pop("age", None)
     if type(age) is not int or not -_TOP_32 <= age < _TOP_32:
-        age = _put_back(record, "age", age, _int4)
+        age = put_back(record, "age", age, int4)
 
     # By position: this runs once for each row of a first load.
     registration = Registration(
         registration_id,
         event_id,
         user_id,
-        _text(user, "first_name"),
-        _text(user, "middle_name"),
-        _text(user, "last_name"),
-        _text(user, "email"),
-        _text(user, "phone"),
-        _take(user, "dob", _dob),
-        _text(user, "gender"),
+        take_text(user, "first_name"),
+        take_text(user, "middle_name"),
+        take_text(user, "last_name"),
+        take_text(user, "email"),
+        take_text(user, "phone"),
+        take(user, "dob", _dob),
+        take_text(user, "gender"),
         age,
         address,
         city,
@@ -247,51 +237,10 @@ def _take_money(record: dict[str, Any], sent: list[Any]) -> JsonObject:
     return amounts
 
 
-def _take(record: dict[str, Any], key: str, read: Callable[[Any], _T | None]) -> _T | None:
-    """Take a value out; put it back, as sent, if it cannot be read."""
-    return _put_back(record, key, record.pop(key, None), read)
-
-
-def _put_back(record: dict[str, Any], key: str, sent: Any, read: Callable[[Any], _T | None]) -> _T | None:
-    """Return what was sent, read; if it cannot be, it goes back where it was."""
-    if sent is None or sent == "":
-        return None
-    value = read(sent)
-    if value is None:
-        record[key] = sent
-    return value
-
-
-def _text(record: dict[str, Any], key: str) -> str | None:
-    """Take a text as sent, spaces and all; anything else stays where it is."""
-    value = record.pop(key, None)
-    if type(value) is str:
-        return value
-    if value is not None:
-        record[key] = value
-    return None
-
-
 def _part(address: dict[str, Any], key: str) -> str | None:
     """Copy a part out of the address, which keeps it; an empty one is None."""
     value = address.get(key)
     return value if type(value) is str and value else None
-
-
-def _bib(value: object) -> int | None:
-    """Read a bib's digits, leading zeros allowed; 0 is a bib."""
-    if type(value) is not str or not value.isascii() or not value.isdigit():
-        return None
-    return plain_int(value.lstrip("0") or "0", bits=32)
-
-
-def _int4(value: object) -> int | None:
-    return plain_int(value, bits=32)
-
-
-def _positive(value: object) -> int | None:
-    number = plain_int(value)
-    return number if number is not None and number > 0 else None
 
 
 def _dob(value: object) -> date | None:

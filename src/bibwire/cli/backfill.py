@@ -12,7 +12,7 @@ import typer
 from bibwire.cli.options import JsonOption, PartnerOption, RaceOption
 
 if TYPE_CHECKING:
-    from bibwire.engine.backfill import BackfillProgress, BackfillReport
+    from bibwire.engine.backfill_reports import BackfillProgress, BackfillReport
     from bibwire.runtime import Runtime
     from bibwire.settings import Settings
 
@@ -91,7 +91,7 @@ async def load(
         since, until: Days, as midnights without a zone: those of the operator's.
     """
     from bibwire.domain.errors import SettingsError
-    from bibwire.engine.backfill import BackfillRequest
+    from bibwire.engine.backfill_reports import BackfillRequest
 
     zone, now = settings.timezone, runtime.clock.now()
     begin = now - timedelta(days=365) if since is None else since.replace(tzinfo=zone)
@@ -135,6 +135,11 @@ def show(report: BackfillReport, *, dry_run: bool = False) -> None:
             f"{people.unchanged:,} unchanged, {people.removed:,} kept as removed, {people.quarantined:,} "
             f"quarantined; {counted(report.calls, 'call')} in {report.seconds:,.1f} s."
         )
+        if report.teams.listed:
+            out.print(
+                f"{counted(report.teams.listed, 'team')} listed: {report.teams.new:,} new, "
+                f"{report.teams.changed:,} changed."
+            )
     for note in report.notes:
         out.print(f"Note: {plain(note)}")
     if report.errors:

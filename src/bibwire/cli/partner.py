@@ -15,7 +15,7 @@ from bibwire.domain.errors import BibwireError, PartnerStopped, RetryLater, Sett
 if TYPE_CHECKING:
     from bibwire.api.client import CallMade
     from bibwire.domain.secrets import Credential, Secret
-    from bibwire.engine.backfill import BackfillReport
+    from bibwire.engine.backfill_reports import BackfillReport
     from bibwire.runtime import Runtime
     from bibwire.store.partners import Partner
 

@@ -109,6 +109,14 @@ def show(report: ReconcileReport) -> None:
         f"{report.total('missing'):,} missing, {report.total('extra'):,} extra, "
         f"{report.total('repaired'):,} repaired; {report.total('meanwhile'):,} changed meanwhile."
     )
+    if report.teams:
+        new, changed, missing, listed = (
+            sum(race[name] for race in report.teams) for name in ("new", "changed", "missing", "listed")
+        )
+        out.print(
+            f"Teams of {counted(len(report.teams), 'race')}: {listed:,} listed, {new:,} new, "
+            f"{changed:,} changed, {missing:,} missing."
+        )
     if report.races_same_by_count:
         out.print(f"{counted(report.races_same_by_count, 'race')} not listed: their counts agree.")
     if report.not_loaded:

@@ -103,17 +103,21 @@ def left_of(race: PastRace, state: Progressed) -> frozenset[int]:
     return state.left(race.past) | (frozenset() if race.is_loaded else race.live)
 
 
-def cost(race: PastRace, state: Progressed, *, page_size: int) -> Cost:
+def cost(race: PastRace, state: Progressed, *, teams: Collection[int], page_size: int) -> Cost:
     """
     Return what it takes at least to load what is left of a race, by the vendor's counts.
 
-    A list of events costs a call a full page and one more, which ends it; the lists of those removed
-    are taken to be short.
+    A list of events costs a call a full page and one more, which ends it; the lists of those removed,
+    and of teams, are taken to be short.
+
+    Args:
+        teams: Events whose teams are to be listed.
     """
     left = left_of(race, state)
-    groups = grouped(left, 1 if state.one_event else EVENTS_A_REQUEST)
+    together = 1 if state.one_event else EVENTS_A_REQUEST
+    groups, lists = grouped(left, together), len(grouped(teams, together))
     people = [sum(state.counts.get(event_id, 0) for event_id in group) for group in groups]
-    return Cost(calls=sum(2 + number // page_size for number in people), people=sum(people))
+    return Cost(calls=sum(2 + number // page_size for number in people) + lists, people=sum(people))
 
 
 def short_of(

@@ -103,6 +103,26 @@ class Removal:
     registration: Registration
 
 
+@dataclass(frozen=True, slots=True)
+class Team:
+    """
+    A team of one race, as the mirror's table `teams` holds it.
+
+    `event_id` is None where neither the row nor its answer names it and several events were asked
+    for. A bib that is not just its plain digits stands in `additional_data` as sent, too.
+    """
+
+    team_id: int
+    event_id: int | None
+    name: str | None
+    team_type_id: int | None
+    gender: str | None
+    bib_num: int | None
+    member_count: int | None
+    last_modified_at: datetime | None
+    additional_data: JsonObject
+
+
 class RawRow(NamedTuple):
     """A record not decoded yet: its ids, and its JSON text as sent."""
 
@@ -158,3 +178,20 @@ class RacePage:
     races: Sequence[Race]
     unreadable: Sequence[UnreadableRow]
     dated: Dated
+
+
+@dataclass(frozen=True, slots=True)
+class TeamPage:
+    """
+    One page of a list of teams; pages are numbered from 1.
+
+    Each team stands once in `teams`. `full` is how many rows make a full page, as far as the pages
+    up to this one tell. Pages are no complete listing by themselves: what changes meanwhile moves
+    others from one to the next.
+    """
+
+    teams: Sequence[Team]
+    unreadable: Sequence[UnreadableRow]
+    number: int
+    full: int
+    is_last: bool

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ import structlog
 from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
 from bibwire.domain import backfill as rules
+from bibwire.domain import teams as team_rules
 from bibwire.domain.backfill import Cost, PastRace, Progressed
 from bibwire.domain.budget import Budget, Urgency, ceilings
 from bibwire.domain.errors import (
@@ -33,16 +34,19 @@ from bibwire.domain.errors import (
     ScopeBusy,
     SettingsError,
 )
+from bibwire.engine.backfill_reports import BackfillProgress, BackfillReport, BackfillRequest, Watch
 from bibwire.engine.calls import CallCounter, count_calls
 from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import discover
 from bibwire.engine.past import PastSync, Turn
 from bibwire.engine.pauses import Pauses
-from bibwire.engine.reports import BibCounts, RowCounts, SyncError
+from bibwire.engine.reports import SyncError
 from bibwire.engine.sweeper import Sweeper
-from bibwire.store import backfills, catalog, runs, schedule
+from bibwire.engine.teams import PastTeams
+from bibwire.store import backfills, catalog, runs, schedule, teams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
+from bibwire.store.leases import Lease
 from bibwire.store.loader import Outcome
 from bibwire.store.partners import Partner, Partners
 from bibwire.store.permits import budget_of_partner
@@ -55,83 +59,23 @@ BREATH_SECONDS: Final = 3.5
 # So many races of a partner are looked at before the first is loaded; the others are guessed from them.
 LOOKED_AT_AHEAD: Final = 100
 
+# What does a part of a race in a turn, given a client and the race's lease.
+_Part = Callable[[VendorClient, Lease], PastSync | PastTeams]
+
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class BackfillRequest:
-    """
-    What to load.
+class _Known:
+    """What is wanted of a race, how far it was, and the events whose teams were to be listed."""
 
-    Args:
-        since: Events that were over before are left out.
-        until: Events that begin at or after it are left out; None: none is.
-        dry_run: Say what it will cost, and load nothing.
-    """
-
-    since: datetime
-    until: datetime | None = None
-    partner: str | None = None
-    race_id: int | None = None
-    dry_run: bool = False
-
-
-@dataclass(slots=True)
-class BackfillReport:
-    """
-    What a backfill did.
-
-    `races` and `events` are those wanted, `races_before` those that had been loaded by earlier
-    runs, `races_loaded` those by this one. `left_calls`, `left_hours` and `left_people` are what
-    was left to do when it began: at least, because people go on to sign up.
-    """
-
-    partners: int = 0
-    races: int = 0
-    events: int = 0
-    races_before: int = 0
-    races_loaded: int = 0
-    calls: int = 0
-    seconds: float = 0.0
-    left_calls: int = 0
-    left_people: int = 0
-    left_hours: float = 0.0
-    participants: RowCounts = field(default_factory=RowCounts)
-    bibs: BibCounts = field(default_factory=BibCounts)
-    errors: list[SyncError] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    race: PastRace
+    state: Progressed
+    teams: frozenset[int]
 
     @property
-    def exit_code(self) -> int:
-        """0 all well, 1 nothing could be loaded, 3 some of it could not."""
-        if not self.errors:
-            return 0
-        return 3 if self.races_loaded or self.races_before else 1
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the object `bibwire backfill --json` prints."""
-        return asdict(self) | {"seconds": round(self.seconds, 3), "left_hours": round(self.left_hours, 2)}
-
-
-@dataclass(slots=True)
-class BackfillProgress:
-    """
-    How far a backfill is.
-
-    `counting` until the cost is known. `waiting_until`: no partner may call before; None: some do.
-    """
-
-    races: int = 0
-    races_done: int = 0
-    people: int = 0
-    left_people: int = 0
-    calls: int = 0
-    left_calls: int = 0
-    counting: bool = True
-    waiting_until: dict[str, datetime] = field(default_factory=dict)
-
-
-Watch = Callable[[BackfillProgress], None]
+    def left(self) -> frozenset[int]:
+        return rules.left_of(self.race, self.state)
 
 
 @dataclass(slots=True)
@@ -140,13 +84,15 @@ class _Job:
     One partner's part.
 
     `races` are all it can see, those with the latest event first; `known` is what is wanted of those
-    looked at so far, and how far that is. None: nothing, or it could not be looked at.
+    looked at so far, and how far that is. None: nothing, or it could not be looked at. `loaded` are those
+    whose people, if not their teams, this run has loaded.
     """
 
     partner: Partner
     races: list[int]
     trusted: int
-    known: dict[int, tuple[PastRace, Progressed] | None] = field(default_factory=dict)
+    known: dict[int, _Known | None] = field(default_factory=dict)
+    loaded: set[int] = field(default_factory=set)
     stopped: BibwireError | None = None
 
 
@@ -319,10 +265,13 @@ class Backfill:
             )
             state.counts |= dict.fromkeys(left, 0) | counts
             await backfills.save_counts(self._db, partner_id, race_id, state.counts)
-        job.known[race_id] = race, state
+        wanted = team_rules.left_to_list(
+            race, await teams.state(self._db, partner_id, race_id), now=now, people_left=state.left(race.past)
+        )
+        job.known[race_id] = _Known(race, state, wanted)
         run.report.races += 1
         run.report.events += len(race.past | race.live)
-        if not left:
+        if not left and not wanted:
             run.report.races_before += 1
 
     async def _read_years(self, client: VendorClient, partner_id: int, race_id: int) -> None:
@@ -339,8 +288,8 @@ class Backfill:
         """Say what is left to do, as far as races were looked at; the others are guessed from them."""
         for job in jobs:
             cost = Cost()
-            for race, state in filter(None, job.known.values()):
-                cost.add(rules.cost(race, state, page_size=self._page_size))
+            for known in filter(None, job.known.values()):
+                cost.add(rules.cost(known.race, known.state, teams=known.teams, page_size=self._page_size))
             if job.known:
                 share = len(job.races) / len(job.known)
                 cost.calls, cost.people = round(cost.calls * share), round(cost.people * share)
@@ -395,9 +344,8 @@ class Backfill:
         try:
             await self._look_at(run, job, race_id)
             known = job.known[race_id]
-            if known is not None and rules.left_of(*known):
-                await self._load_known(run, job, known[0], again=again)
-                run.report.races_loaded += 1
+            if known is not None and (known.left or known.teams):
+                await self._load_known(run, job, known, again=again)
         except (PartnerStopped, DatabaseUnavailable):
             raise
         except BibwireError as caught:
@@ -423,17 +371,21 @@ class Backfill:
         log.warning("race not loaded", action="backfill", **told)
         return str(error)
 
-    async def _load_known(self, run: _Run, job: _Job, race: PastRace, *, again: bool) -> None:
-        """Load what is left of a race, with its line of sync_history."""
-        counter, outcome = run.count(), Outcome()
+    async def _load_known(self, run: _Run, job: _Job, known: _Known, *, again: bool) -> None:
+        """Load what is left of a race, people first, with its line of sync_history."""
+        counter, outcome, race = run.count(), Outcome(), known.race
         key, error = (race.partner_id, race.race_id), None
         run_id = await runs.begin(self._db, *key, "backfill", now=self._clock.now())
         try:
             if race.live and not race.is_loaded:
                 await self._load_live(run, job, race, outcome)
-            while race.past and not await self._turn(run, job, race, outcome, again=again):
-                if race.live:
-                    await self._clock.sleep(BREATH_SECONDS)
+            if race.past:
+                await self._in_turns(run, job, race, outcome, self._past_of(job, race, again=again))
+            if known.left:
+                self._note_loaded(run, job, race)
+            if known.teams:
+                await self._in_turns(run, job, race, outcome, self._teams_of(race))
+            self._note_loaded(run, job, race)
         except BaseException as caught:
             error = str(caught) or type(caught).__name__
             raise
@@ -470,8 +422,36 @@ class Backfill:
                 return
             await run.pauses.wait(job.partner.name, swept.error)
 
-    async def _turn(self, run: _Run, job: _Job, race: PastRace, outcome: Outcome, *, again: bool) -> bool:
-        """Have one turn at a race's past events, as soon as there are calls and nobody else has it."""
+    def _note_loaded(self, run: _Run, job: _Job, race: PastRace) -> None:
+        """Count a race once, however often it is tried."""
+        run.report.races_loaded += race.race_id not in job.loaded
+        job.loaded.add(race.race_id)
+
+    def _past_of(self, job: _Job, race: PastRace, *, again: bool) -> _Part:
+        return lambda client, lease: PastSync(
+            self._db,
+            client,
+            self._clock,
+            lease,
+            race,
+            page_size=self._page_size,
+            trusted=job.trusted,
+            again=again,
+        )
+
+    def _teams_of(self, race: PastRace) -> _Part:
+        return lambda client, lease: PastTeams(
+            self._db, client, self._clock, lease, race, page_size=self._page_size
+        )
+
+    async def _in_turns(self, run: _Run, job: _Job, race: PastRace, outcome: Outcome, part: _Part) -> None:
+        """Load a part of a race, leaving it to whoever polls it between two turns."""
+        while not await self._turn(run, job, race, outcome, part):
+            if race.live:
+                await self._clock.sleep(BREATH_SECONDS)
+
+    async def _turn(self, run: _Run, job: _Job, race: PastRace, outcome: Outcome, part: _Part) -> bool:
+        """Have one turn at a part of a race, as soon as there are calls and nobody else has it."""
         scope = Scope(race.partner_id, race.race_id, race.name, race.past, race.newest)
         turn = Turn()
         pace = await self._pace(job.partner)
@@ -481,16 +461,7 @@ class Backfill:
                 self._clients.use(job.partner, Urgency.BACKFILL) as client,
                 self._sweeper.leased(scope, wait_seconds=0) as lease,
             ):
-                sync = PastSync(
-                    self._db,
-                    client,
-                    self._clock,
-                    lease,
-                    race,
-                    page_size=self._page_size,
-                    trusted=job.trusted,
-                    again=again,
-                )
+                sync = part(client, lease)
                 turn = sync.turn
                 await sync.run(most_pages=1 if pace else None)
         except (BudgetSpent, Blocked, ScopeBusy) as error:
@@ -532,6 +503,8 @@ class Backfill:
 def _add(run: _Run, outcome: Outcome, turn: Turn) -> None:
     """Note what came of a turn."""
     outcome.add(turn.outcome)
+    outcome.quarantined += turn.teams.quarantined
+    run.report.teams.add(turn.teams)
     done = turn.outcome
     run.progress.people += done.inserted + done.updated + done.unchanged
     run.report.notes.extend(turn.notes)

@@ -22,6 +22,7 @@ from bibwire.domain.backfill import PastRace, Position, Progressed
 from bibwire.domain.errors import AnswerUnreadable, EventGone, ListingNotTrusted
 from bibwire.domain.records import Page
 from bibwire.domain.sweeps import Stream
+from bibwire.domain.teams import TeamCounts
 from bibwire.store import backfills, catalog, leases, loader
 from bibwire.store.database import Connection, Database
 from bibwire.store.leases import Lease
@@ -37,6 +38,7 @@ class Turn:
 
     done: bool = False
     outcome: Outcome = field(default_factory=Outcome)
+    teams: TeamCounts = field(default_factory=TeamCounts)
     notes: list[str] = field(default_factory=list)
 
 

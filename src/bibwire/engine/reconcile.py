@@ -26,14 +26,17 @@ from bibwire.domain.errors import (
     BudgetSpent,
     DatabaseUnavailable,
     PartnerStopped,
+    ScopeBusy,
     SettingsError,
 )
 from bibwire.domain.reconcile import EventDrift, Verdict
+from bibwire.domain.teams import TeamCounts
 from bibwire.engine.calls import count_calls
 from bibwire.engine.clients import Clients
 from bibwire.engine.pauses import Pauses
 from bibwire.engine.reports import SyncError, SyncProgress, Watch
 from bibwire.engine.sweeper import Sweeper, Swept
+from bibwire.engine.teams import KnownTeams
 from bibwire.store import catalog, reconciliations, runs, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
@@ -53,10 +56,12 @@ class Reconciled:
     What a reconciliation came to.
 
     `events` is empty if it could not be finished, which `swept` says, or if the counts sufficed.
+    `teams` is None where they were not listed.
     """
 
     swept: Swept = field(default_factory=Swept)
     events: list[EventDrift] = field(default_factory=list)
+    teams: TeamCounts | None = None
 
     @property
     def drift(self) -> int:
@@ -71,6 +76,7 @@ class Reconciler:
         self._db = db
         self._clock = clock
         self._sweeper = sweeper
+        self._teams = KnownTeams(db, clock, sweeper)
 
     async def differing(self, client: VendorClient, scope: Scope) -> dict[int, tuple[int, int]]:
         """
@@ -150,6 +156,54 @@ class Reconciler:
             )
         return done
 
+    async def list_teams(
+        self,
+        client: VendorClient,
+        scope: Scope,
+        done: Reconciled,
+        *,
+        on_request: bool = False,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> list[str]:
+        """
+        List the teams of a scope whose people were just listed, where the mirror knows of any.
+
+        What comes of it is added to `done`. That they could not be listed is in the notes returned, and
+        no error: people are listed all the same.
+
+        Args:
+            on_request: A person asks: where the vendor refused, it is tried again.
+
+        Raises:
+            BudgetSpent, Blocked, ScopeBusy: They can be listed later.
+            PartnerStopped, DatabaseUnavailable: It concerns more than this race.
+        """
+        if not await self._teams.are_due(scope, on_request=on_request):
+            return []
+        try:
+            done.teams, notes = await self._teams.list_all(client, scope, stopping=stopping)
+        except (BudgetSpent, Blocked, ScopeBusy, PartnerStopped, DatabaseUnavailable):
+            raise
+        except BibwireError as error:
+            notes = [f"Race {scope.race_id}: its teams are not listed: {error}"]
+        except Exception as error:  # a fault of ours with the teams is none of the people's
+            log.exception("teams not listed", action="reconcile", race_id=scope.race_id)
+            what = type(error).__name__
+            notes = [
+                f"Race {scope.race_id}: an unexpected {what} stopped the list of its teams; see the log."
+            ]
+        counts = done.teams
+        if notes or (counts and (counts.new or counts.changed or counts.missing or counts.returned)):
+            log.info(
+                "teams listed",
+                action="reconcile",
+                partner_id=scope.partner_id,
+                race_id=scope.race_id,
+                notes=notes,
+                **({} if counts is None else asdict(counts)),
+            )
+        return notes
+
     async def _stored(self, scope: Scope, events: Sequence[int]) -> dict[int, int]:
         rows = await streams.run(
             self._db, "active_by_event", scope.partner_id, scope.race_id, event_ids=list(events)
@@ -172,7 +226,8 @@ class ReconcileReport:
     What reconciliations came to.
 
     `races` are the loaded ones with live events, `races_same_by_count` those that were not listed
-    because their counts agreed, `not_loaded` those that have to be loaded first.
+    because their counts agreed, `not_loaded` those that have to be loaded first. `teams` has a line
+    for each race whose teams were listed.
     """
 
     partners: int = 0
@@ -183,6 +238,7 @@ class ReconcileReport:
     calls: int = 0
     seconds: float = 0.0
     events: list[dict[str, Any]] = field(default_factory=list)
+    teams: list[dict[str, Any]] = field(default_factory=list)
     errors: list[SyncError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -298,10 +354,11 @@ class Reconciliation:
                     await pauses.wait(partner.name, wait)
             report.races_reconciled += 1
             report.notes.extend(done.swept.notes)
-            report.events.extend(
-                {"partner": partner.name, "race_id": scope.race_id, "race": scope.name} | each.as_fields()
-                for each in done.events
-            )
+            race = {"partner": partner.name, "race_id": scope.race_id, "race": scope.name}
+            report.events.extend(race | each.as_fields() for each in done.events)
+            report.notes.extend(await self._list_teams(partner, scope, done, pauses))
+            if done.teams is not None:
+                report.teams.append(race | asdict(done.teams))
             error = done.swept.text
         except (PartnerStopped, DatabaseUnavailable) as caught:
             error = str(caught)
@@ -320,3 +377,14 @@ class Reconciliation:
                 failed=bool(report.errors) and report.errors[-1].race_id == scope.race_id,
                 now=self._clock.now(),
             )
+
+    async def _list_teams(
+        self, partner: Partner, scope: Scope, done: Reconciled, pauses: Pauses
+    ) -> list[str]:
+        """List a race's teams as soon as there are calls for it."""
+        while True:
+            try:
+                async with self._clients.use(partner, Urgency.RECONCILE) as client:
+                    return await self._reconciler.list_teams(client, scope, done, on_request=True)
+            except (BudgetSpent, Blocked, ScopeBusy) as wait:
+                await pauses.wait(partner.name, wait)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import structlog
 
+from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
 from bibwire.domain import reconcile as drift
 from bibwire.domain import schedule as rules
@@ -38,7 +39,7 @@ from bibwire.domain.sweeps import Stream
 from bibwire.engine.calls import CallCounter, count_calls
 from bibwire.engine.clients import Clients
 from bibwire.engine.planner import urgency_of
-from bibwire.engine.reconcile import Reconciler
+from bibwire.engine.reconcile import Reconciled, Reconciler
 from bibwire.engine.sweeper import NOBODYS_FAULT, Sweeper, Swept
 from bibwire.store import catalog, reconciliations, runs, schedule, streams
 from bibwire.store.catalog import Scope
@@ -206,6 +207,7 @@ class Slices:
                     stopping=stopping.is_set,
                     run_id=slice_.run_id,
                 )
+                await self._list_teams(client, scope, found, stopping)
         except DatabaseUnavailable:
             raise
         except BibwireError as error:  # the next poll says what is to be said of it
@@ -246,6 +248,7 @@ class Slices:
                     stopping=lambda: stopping.is_set() or self._clock.monotonic() > over_at,
                     run_id=slice_.run_id,
                 )
+                await self._list_teams(client, scope, found, stopping)
                 return found.swept
             return await self._sweeper.sweep(
                 client,
@@ -256,6 +259,19 @@ class Slices:
                 lease_wait_seconds=0,
                 stopping=stopping.is_set,
             )
+
+    async def _list_teams(
+        self, client: VendorClient, scope: Scope, found: Reconciled, stopping: asyncio.Event
+    ) -> None:
+        """List a race's teams after its people; what keeps it from that waits for the next listing."""
+        if found.swept.error is not None:
+            return
+        try:
+            await self._reconciler.list_teams(client, scope, found, stopping=stopping.is_set)
+        except DatabaseUnavailable:
+            raise
+        except BibwireError as error:  # the next poll says what is to be said of it
+            log.info("teams not listed", action="reconcile", race_id=scope.race_id, error=str(error))
 
     async def _note_success(
         self,

@@ -54,12 +54,13 @@ async def save_position(connection: Connection, target: Target, position: Positi
 
 async def finish_events(connection: Connection, target: Target, position: Position, *, live: bool) -> None:
     """
-    Note that these events are loaded, and have the feed tell of it.
+    Note that their people are loaded, and have the feed tell of it; their teams are to be listed anew.
 
     The first time it tells of the whole race, unless events that are kept fresh are still to be
     loaded (`live`), which then does; later, of those events of which nothing was known.
     """
     await _write(connection, target, "finish_events", event_ids=sorted(position.event_ids), now=target.now)
+    await _write(connection, target, "list_teams_again", event_ids=sorted(position.event_ids))
     events: list[int] | None = None
     if target.loaded:
         events = sorted(position.silent)

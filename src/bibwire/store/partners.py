@@ -30,6 +30,8 @@ TABLES = (
     "doubts",
     "reconciliations",
     "backfills",
+    "team_listings",
+    "teams",
     "missing",
     "streams",
     "scopes",

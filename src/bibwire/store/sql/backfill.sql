@@ -54,6 +54,13 @@ SET event_ids = ARRAY(SELECT DISTINCT unnest(event_ids || %(event_ids)s::bigint[
     finished_at = CASE WHEN wanted <@ (event_ids || %(event_ids)s::bigint[]) THEN %(now)s::timestamptz END
 WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
 
+-- name: list_teams_again
+-- What was listed of these events' teams was so while they were live.
+UPDATE bibwire.team_listings
+SET event_ids = ARRAY(SELECT unnest(event_ids) EXCEPT SELECT unnest(%(event_ids)s::bigint[]) ORDER BY 1),
+    position = NULL
+WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
+
 -- name: fail
 UPDATE bibwire.backfills
 SET failing_since = coalesce(failing_since, %(now)s),

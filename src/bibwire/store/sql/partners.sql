@@ -253,6 +253,12 @@ DELETE FROM bibwire.reconciliations WHERE partner_id = %(partner_id)s;
 -- name: remove_backfills
 DELETE FROM bibwire.backfills WHERE partner_id = %(partner_id)s;
 
+-- name: remove_team_listings
+DELETE FROM bibwire.team_listings WHERE partner_id = %(partner_id)s;
+
+-- name: remove_teams
+DELETE FROM bibwire.teams WHERE partner_id = %(partner_id)s;
+
 -- name: remove_missing
 DELETE FROM bibwire.missing WHERE partner_id = %(partner_id)s;
 
