@@ -28,6 +28,7 @@ EXAMPLES = {
     ),
     "run": ("bibwire run", "bibwire run --workers 4"),
     "worker": ("bibwire worker",),
+    "metrics": ("bibwire metrics",),
     "discover": ('bibwire discover --partner "Peak Timing"',),
     "plan": ("bibwire plan",),
     "status": ("bibwire status", "bibwire status --watch", "bibwire status --json"),
