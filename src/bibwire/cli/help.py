@@ -26,7 +26,7 @@ EXAMPLES = {
         'bibwire verify --partner "Peak Timing" --race 98765 --max-calls 100',
         "bibwire verify --json --junit verify.xml",
     ),
-    "run": ("bibwire run", "bibwire run --workers 4"),
+    "run": ("bibwire run", "bibwire run --workers 4", "bibwire run --metrics-port 9464"),
     "worker": ("bibwire worker",),
     "metrics": ("bibwire metrics",),
     "discover": ('bibwire discover --partner "Peak Timing"',),
