@@ -291,6 +291,30 @@ def plant_everything(observer: Observer, race: int) -> None:
         observer.execute(sql.SQL(statement).format(race=sql.Literal(race)))
 
 
+def test_each_metric_is_documented_and_nothing_else(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World, observer: Observer
+) -> None:
+    shell.run("sync")
+    plant_everything(observer, first_race(world)[0])
+    page = (ROOT / "docs/metrics.md").read_text()
+    rules = (ROOT / "docs/alerts.yml").read_text()
+
+    found = metrics(shell)
+
+    table = set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+    assert table == found.names
+    assert set(re.findall(r"\bbibwire_\w+", page)) == found.names
+    used = set(re.findall(r"\bbibwire_\w+", rules))
+    assert len(used) >= 8
+    assert used <= found.names
+    assert f"```yaml\n{rules}```" in page
+    # Labels, too, are those of the page.
+    for name in found.names:
+        labels = {label for each in found.of(name) for label in each}
+        [line] = [line for line in page.splitlines() if line.startswith(f"| `{name}`")]
+        assert set(re.findall(r"`(\w+)`", line.split("|")[2])) == labels, name
+
+
 def test_a_database_that_cannot_be_read_is_told_at_once_and_the_run_goes_on(
     shell: Shell, peak: rsusim.Account, observer: Observer, database_url: str
 ) -> None:
