@@ -260,6 +260,22 @@ def test_what_stands_badly_is_told(
     assert paused.of("bibwire_race_age_seconds") == paused.of("bibwire_race_late") == []
 
 
+def test_what_the_vendor_said_and_who_runs_is_not_told(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World, observer: Observer
+) -> None:
+    shell.run("sync")
+    plant_everything(observer, first_race(world)[0])
+
+    told = shell.run("metrics").out
+
+    names = observer.execute("SELECT DISTINCT last_name FROM bibwire.participants WHERE last_name <> ''")
+    assert len(shown := [name for (name,) in names]) > 10
+    labels = {value for each in Scraped(told) for _, value in each[1]}
+    assert not labels & {*shown}
+    assert "canary" not in told
+    assert "canary" in "".join(map(str, observer.execute("SELECT * FROM bibwire.credentials")))
+
+
 def plant_everything(observer: Observer, race: int) -> None:
     """Store whatever can be told of a partner, so that each metric has a sample."""
     worker_gives_signs(observer)
@@ -460,6 +476,15 @@ def test_many_scrapes_at_once_share_a_connection(
             assert [each.result().value("bibwire_build_info") for each in asked] == [None] * 12
             assert len({each.result().value("bibwire_up") for each in asked}) == 1
         assert max(seen) == 1
+
+
+def test_no_database_is_made_to_tell_of_it(bare: Shell) -> None:
+    ended = bare.run("metrics", DATABASE_URL=None)
+
+    assert ended.code == 1
+    assert "run bibwire init" in ended.told
+    assert Scraped(ended.out).value("bibwire_up") == 0
+    assert not bare.home.exists()
 
 
 @pytest.mark.parametrize("command", ["run", "worker"])
