@@ -103,6 +103,8 @@ def test_a_blank_value_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RETRY_SECONDS", "-1", "a number from 0 to 3600"),
         ("CALLS_PER_HOUR", "0", "a whole number from 1 to 1000000"),
         ("CALLS_PER_HOUR", "1.5", "a whole number from 1 to 1000000"),
+        ("METRICS_PORT", "65536", "a whole number from 0 to 65535, not '65536'"),
+        ("METRICS_PORT", "on", "a whole number from 0 to 65535, not 'on'"),
         ("MAX_CALLS_IN_FLIGHT", "two", "a whole number from 1 to 2, not 'two'"),
         ("MAX_CALLS_IN_FLIGHT", "3", "1 or 2, not 3: RunSignup allows each caller two calls at a time"),
         ("MAX_CALLS_IN_FLIGHT", "0", "1 or 2, not 0: RunSignup allows each caller two calls at a time"),

@@ -107,6 +107,11 @@ class Settings(BaseSettings):
     # At night the hour's calls are needed least.
     verify_at: Annotated[time | None, Trim] = time(3)
 
+    # Where `run` serves metrics for monitors; None: nowhere, 0: a free port. Who can reach the
+    # address reads partners' names: by default that is this machine alone.
+    metrics_port: Annotated[int | None, Field(ge=0, le=65535), Trim] = None
+    metrics_host: Annotated[str, Trim] = "127.0.0.1"
+
     # The operator's zone; the machine's own by default.
     timezone: Annotated[ZoneInfo, Trim] = Field(default_factory=lambda: machine_zone())
 
@@ -447,10 +452,11 @@ def _sentence(error: ValidationError, in_file: Mapping[str, Any], path: Path | N
 def _expected(field: FieldInfo | None) -> str:
     if field is None:
         return "one of the documented settings"
-    if field.annotation in (int, float):
+    kinds = {field.annotation, *getattr(field.annotation, "__args__", ())}
+    if kinds & {int, float}:
         low = next(m.ge for m in field.metadata if hasattr(m, "ge"))
         high = next(m.le for m in field.metadata if hasattr(m, "le"))
-        kind = "a whole number" if field.annotation is int else "a number"
+        kind = "a whole number" if int in kinds else "a number"
         return f"{kind} from {low} to {high}"
     options = getattr(field.annotation, "__args__", ())
     if options and all(isinstance(option, str) for option in options):

@@ -26,7 +26,10 @@ def other(): pass
 app()
 """
 COMMANDS = {"sync", "bibs", "lookup", "partner", "add"}
-HEAVY = {"asyncio", "psycopg", "pydantic", "httpx2", "structlog", "cryptography", "rsusim", "sqlalchemy"}
+HEAVY = {
+    *("asyncio", "psycopg", "pydantic", "httpx2", "structlog", "cryptography", "rsusim", "sqlalchemy"),
+    *("prometheus_client", "uvicorn"),
+}
 
 
 def test_help_imports_nothing_heavy(bare: Shell) -> None:

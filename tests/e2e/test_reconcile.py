@@ -11,6 +11,7 @@ import pytest
 
 import rsusim
 from bibwire.engine.reconcile import ReconcileReport, ReconcileRequest
+from bibwire.store import schedule
 from tests.e2e import truth
 from tests.e2e.simulation import Simulation, polls, utc
 from tests.house import House
@@ -111,6 +112,27 @@ def test_every_planted_drift_is_found_and_repaired(
     truth.assert_mirror_equals_world(house.rows, world, account)
     again = reconcile(house)
     assert {event["verdict"] for event in again.events} == {"same"}
+
+
+def test_what_was_found_adds_up_and_stands_when_the_findings_are_pruned(
+    house: House, world: rsusim.World, events: list[int]
+) -> None:
+    totals = "SELECT differing, missing, extra FROM bibwire.drift_totals"
+    people = world.active(events[0])
+    reconcile(house)
+    assert house.rows(totals) == []
+    world.vanish(people[2])
+    reconcile(house)
+    world.quirks.edit_moves_last_modified = False
+    world.edit(people[0], first_name="Silent")
+    world.vanish(people[3])
+    reconcile(house)
+    assert house.rows(totals) == [{"differing": 1, "missing": 0, "extra": 2}]
+
+    house.run(schedule.prune(house.runtime.db, now=world.now + timedelta(days=91)))
+
+    assert house.rows("SELECT * FROM bibwire.reconciliations") == []
+    assert house.rows(totals) == [{"differing": 1, "missing": 0, "extra": 2}]
 
 
 def test_what_a_delta_would_have_seen_is_no_drift(

@@ -16,4 +16,22 @@ RaceOption = Annotated[
         "--race", metavar="RACE_ID", min=1, max=LARGEST_ID, help="One race only, by its RunSignup id."
     ),
 ]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Serve metrics for monitors there, at /metrics; 0: on a free port, told in the log.",
+    ),
+]
+MetricsHostOption = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-host",
+        metavar="ADDRESS",
+        help="Address to serve them on; this machine alone can reach the default, 127.0.0.1.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bibwire.cli.options import MetricsHostOption, MetricsPortOption
+
 if TYPE_CHECKING:
     import asyncio
+    import socket
+    from contextlib import AbstractAsyncContextManager
 
     from bibwire.runtime import Runtime
+    from bibwire.settings import Settings
 
 # How long a worker that was told to end may take; then it is killed, and its work taken over.
 GRACE_SECONDS = 12.0
@@ -25,6 +30,8 @@ def run(
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=1, max=64, help="Worker processes to run.")
     ] = 1,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = None,
 ) -> None:
     """
     Keep the mirror fresh: schedule and workers, until Ctrl-C.
@@ -37,6 +44,8 @@ def run(
     from bibwire.cli.supervisor import supervise
 
     settings = read_settings()
+    port = settings.metrics_port if metrics_port is None else metrics_port
+    listening = _listen(settings, port, metrics_host)
 
     async def do(runtime: Runtime) -> None:
         # The runtime holds the embedded server open, and has brought the schema up to date.
@@ -48,7 +57,8 @@ def run(
             )
         await runtime.discover_at_start()
         _say(f"Keeping the mirror fresh with {workers} worker{'s' if workers > 1 else ''}. Ctrl-C ends it.")
-        await supervise(workers, stop, grace_seconds=GRACE_SECONDS, pause_seconds=LONGEST_PAUSE_SECONDS)
+        async with _serving(listening, runtime, stop):
+            await supervise(workers, stop, grace_seconds=GRACE_SECONDS, pause_seconds=LONGEST_PAUSE_SECONDS)
 
     work(do, settings)
 
@@ -57,9 +67,15 @@ def worker(
     supervised: Annotated[
         bool, typer.Option("--supervised", hidden=True, help="End when standard input ends.")
     ] = False,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = None,
 ) -> None:
     """Run one worker, on any machine with the same database, until Ctrl-C."""
-    from bibwire.cli.session import work
+    from bibwire.cli.session import read_settings, work
+
+    settings = read_settings()
+    # The port of the settings is that of `run`, whose workers read the same settings.
+    listening = _listen(settings, metrics_port, metrics_host)
 
     async def do(runtime: Runtime) -> None:
         stop = _stop_on_signals()
@@ -67,10 +83,36 @@ def worker(
             _stop_with_parent(stop)
         else:
             _say("Working for this database, beside any other worker. Ctrl-C ends it.")
-        async with runtime.open_worker() as worker:
+        async with _serving(listening, runtime, stop), runtime.open_worker() as worker:
             await worker.run(stop)
 
-    work(do)
+    work(do, settings)
+
+
+def _listen(settings: Settings, port: int | None, host: str | None) -> socket.socket | None:
+    """Take the port for metrics before anything is started; None: none is wanted."""
+    from bibwire.domain.errors import SettingsError
+
+    if port is None:
+        if host is not None:
+            raise SettingsError("--metrics-host alone serves nothing: add --metrics-port PORT.")
+        return None
+    from bibwire.cli.metrics_server import listen
+
+    return listen(host or settings.metrics_host, port)
+
+
+def _serving(
+    listening: socket.socket | None, runtime: Runtime, stop: asyncio.Event
+) -> AbstractAsyncContextManager[None]:
+    """Serve metrics while the command works, where that is wanted."""
+    from contextlib import nullcontext
+
+    if listening is None:
+        return nullcontext()
+    from bibwire.cli.metrics_server import serving
+
+    return serving(listening, runtime.conninfo, stop)
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -146,6 +146,13 @@ async def _configure(connection: Connection) -> None:
     set_json_loads(_decode_json, connection)
 
 
+async def fetch(db: Database | Connection, statement: LiteralString, **values: Any) -> list[TupleRow]:
+    """Run one statement and return its rows: on a connection as it stands, or in a transaction of its own."""
+    if isinstance(db, Database):
+        return await db.fetch(statement, **values)
+    return await (await db.execute(statement, values)).fetchall()
+
+
 async def connect(conninfo: str, *, autocommit: bool = True) -> Connection:
     """Open a connection outside the pool, for what lives as long as a session."""
     try:

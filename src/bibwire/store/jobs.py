@@ -26,7 +26,7 @@ from typing import Any, Final
 import psycopg
 import structlog
 
-from bibwire.store.database import Connection, Database, statements
+from bibwire.store.database import Connection, Database, fetch, statements
 from bibwire.store.session import end_frozen
 
 HEARTBEAT_SECONDS: Final = 5.0
@@ -216,11 +216,7 @@ class Jobs:
 
     async def stats(self) -> JobStats:
         """Return how the queue stands."""
-        named = statements("jobs")
-        [row] = await self._db.fetch(named["stats"], stalled_after=self._stalled_after)
-        todo, doing, failed, stalled, oldest, workers = row
-        ran: dict[str, float] = dict(await self._db.fetch(named["chores"]))
-        return JobStats(todo, doing, failed, stalled, oldest, workers, ran)
+        return await stats(self._db, stalled_after=self._stalled_after)
 
     async def run_worker(
         self,
@@ -276,6 +272,15 @@ class Jobs:
             with suppress(psycopg.errors.UniqueViolation):
                 return await ask()
         return await ask()
+
+
+async def stats(db: Database | Connection, *, stalled_after: float = STALLED_AFTER_SECONDS) -> JobStats:
+    """Return how the queue stands; a worker that gave no sign for `stalled_after` seconds is dead."""
+    named = statements("jobs")
+    [row] = await fetch(db, named["stats"], stalled_after=stalled_after)
+    todo, doing, failed, stalled, oldest, workers = row
+    ran: dict[str, float] = dict(await fetch(db, named["chores"]))
+    return JobStats(todo, doing, failed, stalled, oldest, workers, ran)
 
 
 class _Outage:

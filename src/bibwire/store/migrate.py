@@ -17,7 +17,7 @@ import psycopg
 from bibwire.domain.errors import DatabaseUnavailable
 from bibwire.store import jobs_schema
 
-HEAD = "0015"
+HEAD = "0017"
 # "bibw" in ASCII; keeps two processes from migrating at the same time.
 MIGRATION_LOCK = 0x62696277
 MINIMUM_SERVER_VERSION = 140000

@@ -29,6 +29,7 @@ TABLES = (
     "plans",
     "doubts",
     "reconciliations",
+    "drift_totals",
     "backfills",
     "team_listings",
     "teams",

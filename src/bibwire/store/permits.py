@@ -30,7 +30,7 @@ from bibwire.domain.budget import Budget, CallerStanding, Spent, Standing, Urgen
 from bibwire.domain.errors import BibwireError, Blocked
 from bibwire.store import call_stats
 from bibwire.store.call_stats import prune
-from bibwire.store.database import Connection, Database, statements
+from bibwire.store.database import Connection, Database, fetch, statements
 from bibwire.store.session import Session
 
 __all__ = [
@@ -353,10 +353,7 @@ async def _rows(
         "caller_digest": _digest(caller),
         "now": now,
     }
-    statement = statements("permits")["budgets"]
-    if isinstance(db, Database):
-        return await db.fetch(statement, **values)
-    return await (await db.execute(statement, values)).fetchall()
+    return await fetch(db, statements("permits")["budgets"], **values)
 
 
 def _budget_of(row: TupleRow) -> Budget:

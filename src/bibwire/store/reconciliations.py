@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +12,9 @@ from bibwire.domain.merge import Kind
 from bibwire.domain.reconcile import EventDrift, Line
 from bibwire.domain.sweeps import RESUME_FULL
 from bibwire.store.database import Database, statements
+
+# How a row of the mirror can be wrong; columns of `reconciliations` and `drift_totals`.
+DRIFT_KINDS: Final = ("differing", "missing", "extra")
 
 
 async def begin(
@@ -42,13 +45,16 @@ async def end(
     run_id: int | None,
     now: datetime,
 ) -> None:
-    """Keep what a reconciliation found."""
+    """Keep what a reconciliation found, and add it to the totals, which are never pruned."""
     named, key = statements("reconcile"), {"partner_id": partner_id, "race_id": race_id, "now": now}
     async with db.transaction() as connection:
         for each in events:
             told = each.as_fields()
             values = told | {"run_id": run_id, "fields": msgspec.json.encode(told["fields"]).decode()}
             await connection.execute(named["write"], key | values)
+        found = {name: sum(getattr(each, name) for each in events) for name in DRIFT_KINDS}
+        if any(found.values()):
+            await connection.execute(named["add_drift"], key | found)
         await connection.execute(named["end"], key)
 
 

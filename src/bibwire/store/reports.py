@@ -121,9 +121,14 @@ class RaceState:
     @property
     def is_late(self) -> bool:
         """Whether the mirror is older than it may be, or not loaded at all. A poll takes its time."""
-        if self.target_seconds is None:
-            return False
-        return self.age_seconds is None or self.age_seconds > self.target_seconds * 1.1 + POLL_SECONDS
+        return is_late(self.age_seconds, self.target_seconds)
+
+
+def is_late(age_seconds: float | None, target_seconds: int | None) -> bool:
+    """Say whether a mirror is older than it may be, or not loaded; target None: no event is live."""
+    if target_seconds is None:
+        return False
+    return age_seconds is None or age_seconds > target_seconds * 1.1 + POLL_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,6 +250,9 @@ DELETE FROM bibwire.doubts WHERE partner_id = %(partner_id)s;
 -- name: remove_reconciliations
 DELETE FROM bibwire.reconciliations WHERE partner_id = %(partner_id)s;
 
+-- name: remove_drift_totals
+DELETE FROM bibwire.drift_totals WHERE partner_id = %(partner_id)s;
+
 -- name: remove_backfills
 DELETE FROM bibwire.backfills WHERE partner_id = %(partner_id)s;
 

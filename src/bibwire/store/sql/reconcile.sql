@@ -38,6 +38,15 @@ VALUES (
     %(same)s, %(differing)s, %(missing)s, %(extra)s, %(repaired)s, %(meanwhile)s, %(fields)s, %(note)s
 );
 
+-- name: add_drift
+-- Add what was found to the partner's totals.
+INSERT INTO bibwire.drift_totals AS t (partner_id, differing, missing, extra)
+VALUES (%(partner_id)s, %(differing)s, %(missing)s, %(extra)s)
+ON CONFLICT (partner_id) DO UPDATE
+SET differing = t.differing + excluded.differing,
+    missing = t.missing + excluded.missing,
+    extra = t.extra + excluded.extra;
+
 -- name: end
 UPDATE bibwire.scopes
 SET reconciled_at = %(now)s,
