@@ -139,6 +139,7 @@ def test_status_tells_freshness_budget_and_the_last_runs(
         None,
     )
     assert state["blocked_callers"] == []
+    assert shell.run("plan", "--json").json["partners"][0]["blocked_until"] is None
     assert f"{calls:,} of 1,000" in shell.run("status").out
 
 
@@ -156,6 +157,9 @@ def test_status_tells_what_the_vendor_s_throttling_did(
     assert f"{partner['calls_last_hour']} of 1,000" in told
     assert "none before" in told
     assert "asks for fewer calls (HTTP 429)" in told
+    [planned] = shell.run("plan", "--json").json["partners"]
+    assert planned["blocked_until"] == partner["blocked_until"]
+    assert "no call is made before" in shell.run("plan").out
 
 
 def test_a_reader_of_bibs_that_remembers_a_number_misses_nothing(

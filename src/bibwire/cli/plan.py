@@ -41,6 +41,7 @@ def plan(partner: PartnerOption = None, json: JsonOption = False) -> None:
                     {
                         "partner": each.partner,
                         "calls_per_hour": each.calls_per_hour,
+                        "blocked_until": each.blocked_until,
                         "usable_calls_per_hour": each.plan.usable_calls_per_hour,
                         "planned_calls_per_hour": each.plan.planned_calls_per_hour,
                         "needed_calls_per_hour": each.plan.needed_calls_per_hour,
@@ -66,6 +67,12 @@ def _show(found: Outlook) -> None:
     if found.paused:
         out.print(f"{plain(found.partner)}: paused, nothing is polled.")
         return
+    if found.blocked_until is not None:
+        out.print(
+            f"{plain(found.partner)}: RunSignup asked for a pause, no call is made before "
+            f"{moment(found.blocked_until)}.",
+            style="yellow",
+        )
     plan = found.plan
     shown = table(
         f"{plain(found.partner)}: {plan.planned_calls_per_hour:,.0f} calls/h planned of "

@@ -247,10 +247,15 @@ def _paid_for(
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is planned for a partner: its polls, the next shortage, and its races' names."""
+    """
+    What is planned for a partner: its polls, the next shortage, and its races' names.
+
+    `blocked_until`: no call is made before, for the vendor asked for none; None: calls are made.
+    """
 
     partner: str
     paused: bool
+    blocked_until: datetime | None
     calls_per_hour: int
     plan: PartnerPlan
     shortage: Shortage | None
@@ -260,13 +265,22 @@ class Outlook:
 async def outlook(db: Database, partner: Partner, *, now: datetime) -> Outlook:
     """Return what is planned for a partner; nothing is written."""
     async with db.transaction() as connection:
-        plan, shortage, names, limit = await _planned(connection, partner.partner_id, now)
-    return Outlook(partner.name, partner.paused_at is not None, limit, plan, shortage, names)
+        plan, shortage, names, budget = await _planned(connection, partner.partner_id, now)
+    blocked = budget.blocked_until
+    return Outlook(
+        partner=partner.name,
+        paused=partner.paused_at is not None,
+        blocked_until=blocked if blocked is not None and blocked > now else None,
+        calls_per_hour=budget.limit_ahead,
+        plan=plan,
+        shortage=shortage,
+        names=names,
+    )
 
 
 async def _planned(
     connection: Connection, partner_id: int, now: datetime, *, budget_time: datetime | None = None
-) -> tuple[PartnerPlan, Shortage | None, dict[int, str], int]:
+) -> tuple[PartnerPlan, Shortage | None, dict[int, str], Budget]:
     facts = await schedule.facts(connection, partner_id, now=now)
     budget = await budget_of_partner(connection, partner_id, now=budget_time)
     # What history and reconciliation took of this hour cannot be spent on polls any more.
@@ -274,4 +288,4 @@ async def _planned(
     plan = rules.plan(facts, calls_per_hour=max(1, budget.limit_ahead - taken), now=now)
     # A limit that was lowered has recovered long before most of what is foreseen.
     shortage = rules.foresee(facts, calls_per_hour=budget.limit, now=now)
-    return plan, shortage, {each.race_id: each.name for each in facts}, budget.limit_ahead
+    return plan, shortage, {each.race_id: each.name for each in facts}, budget
