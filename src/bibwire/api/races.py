@@ -16,6 +16,7 @@ import msgspec
 from bibwire.api.answers import without_bom
 from bibwire.api.distances import parse_distance
 from bibwire.api.exact import Originals, decode_record, masked_copy, plain_int
+from bibwire.api.fields import take, take_text
 from bibwire.domain.errors import AnswerUnreadable, BadRecord
 from bibwire.domain.instants import EASTERN, parse_moment, parse_us_date, race_zone
 from bibwire.domain.records import Dated, Event, Race, RacePage, UnreadableRow
@@ -132,9 +133,9 @@ def _race(raw: bytes, unreadable: list[UnreadableRow]) -> Race:
     if race_id is None or race_id <= 0:
         raise BadRecord("the race_id is missing or not a positive 64-bit number")
 
-    name = _text(record, "name")
-    timezone = _text(record, "timezone")
-    url = _text(record, "url")
+    name = take_text(record, "name")
+    timezone = take_text(record, "timezone")
+    url = take_text(record, "url")
     address = record.pop("address", None)
     if address is not None and type(address) is not dict:
         record["address"] = address
@@ -158,7 +159,7 @@ def _race(raw: bytes, unreadable: list[UnreadableRow]) -> Race:
         timezone=timezone,
         url=url,
         address=address,
-        next_date=_date(record, "next_date"),
+        next_date=take(record, "next_date", _us_date),
         last_modified_at=_instant(record, "last_modified", EASTERN),
         additional_data=record,
         events=tuple(events),
@@ -172,37 +173,22 @@ def _event(item: object, race_id: int, zone: ZoneInfo) -> Event:
     event_id = plain_int(record.pop("event_id", None))
     if event_id is None or event_id <= 0:
         raise BadRecord("the event_id is missing or not a positive 64-bit number")
-    distance = _text(record, "distance")
+    distance = take_text(record, "distance")
     return Event(
         event_id=event_id,
         race_id=race_id,
-        name=_text(record, "name") or "",
+        name=take_text(record, "name") or "",
         starts_at=_instant(record, "start_time", zone),
         ends_at=_instant(record, "end_time", zone),
         distance=distance,
         distance_m=parse_distance(distance) if distance else None,
-        event_type=_text(record, "event_type"),
+        event_type=take_text(record, "event_type"),
         additional_data=record,
     )
 
 
-def _text(record: dict[str, Any], key: str) -> str | None:
-    value = record.pop(key, None)
-    if type(value) is str:
-        return value
-    if value is not None:
-        record[key] = value
-    return None
-
-
-def _date(record: dict[str, Any], key: str) -> date | None:
-    sent = record.pop(key, None)
-    if sent is None or sent == "":
-        return None
-    value = parse_us_date(sent) if type(sent) is str else None
-    if value is None:
-        record[key] = sent
-    return value
+def _us_date(value: object) -> date | None:
+    return parse_us_date(value) if type(value) is str else None
 
 
 def _instant(record: dict[str, Any], key: str, zone: ZoneInfo) -> datetime | None:
