@@ -23,6 +23,7 @@ from bibwire.domain.daily import next_of_day
 from bibwire.domain.errors import AccessLost, Blocked, SettingsError
 from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
+from bibwire.engine import gate
 from bibwire.engine.backfill import Backfill
 from bibwire.engine.backfill_reports import BackfillProgress, BackfillReport, BackfillRequest
 from bibwire.engine.clients import Clients, not_here
@@ -272,6 +273,7 @@ class Runtime:
             retry_seconds=self.settings.retry_seconds,
             on_call=on_call,
             may_call=may_call,
+            aside=gate.aside,
         )
 
     @asynccontextmanager

@@ -11,11 +11,13 @@ import psycopg
 import pytest
 
 import rsusim
+from bibwire.engine.backfill_reports import BackfillReport, BackfillRequest
 from bibwire.engine.discovery import discover
-from bibwire.engine.reports import SyncProgress, SyncRequest
+from bibwire.engine.reports import SyncProgress, SyncReport, SyncRequest
 from bibwire.store import leases
+from bibwire.store.permits import SLOT_POLL_SECONDS
 from bibwire.store.session import SLOT_LOCKS, open_session
-from tests.house import House
+from tests.house import House, WorldClock
 from tests.waiting import PATIENCE_SECONDS
 
 SATURDAY = datetime(2026, 9, 19, 8, 0)
@@ -573,3 +575,64 @@ def test_a_row_in_quarantine_is_over_once_a_full_listing_shows_it_mended(
     assert house.sync(full=True).errors == []
     [entry] = house.rows("SELECT * FROM bibwire.quarantine")
     assert entry["resolved_at"] is not None
+
+
+# one partner's failures hold up no other
+
+
+class OthersFirst(WorldClock):
+    """A clock by which whoever waits after a failure does so until the others are done."""
+
+    def __init__(self, world: rsusim.World) -> None:
+        super().__init__(world)
+        self.others_are_done = asyncio.Event()
+        self.waited_in_vain = False
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds > SLOT_POLL_SECONDS:
+            try:
+                await asyncio.wait_for(self.others_are_done.wait(), PATIENCE_SECONDS)
+            except TimeoutError:
+                self.waited_in_vain = True
+        await super().sleep(seconds)
+
+
+@pytest.mark.parametrize("history", [False, True], ids=["sync", "backfill"])
+def test_a_partner_in_retries_holds_up_no_other(
+    history: bool, world: rsusim.World, simulator: rsusim.Server, database_url: str
+) -> None:
+    peak, lakeside = world.add_partner("Peak Timing"), world.add_partner("Lakeside Race Services")
+    failing = [add_race(world, peak)[0] for _ in range(6)]
+    sound = {add_race(world, lakeside)[0] for _ in range(6)}
+    if history:
+        world.advance(60 * 24 * HOUR)
+    for race in failing:
+        # Each fails once: it has a place, and would be in the way of the others while it waits.
+        world.faults.add(rsusim.Fault(path="participants", race_id=race, kind="http_500"))
+    house = House(world, simulator.base_url, database_url)
+    house.clock = clock = OthersFirst(world)
+
+    def watch(_: object) -> None:
+        loaded = house.rows(
+            "SELECT DISTINCT race_id FROM bibwire.participants WHERE race_id = ANY(%(races)s)", races=[*sound]
+        )
+        if len(loaded) == len(sound):
+            clock.others_are_done.set()
+
+    with house:
+        # The failing one is the first in every line.
+        house.add_partner(peak)
+        house.add_partner(lakeside)
+        report: BackfillReport | SyncReport
+        if history:
+            request = BackfillRequest(since=world.now - timedelta(days=365))
+            report = house.run(house.runtime.backfill(request, watch))
+        else:
+            report = house.run(house.runtime.engine.sync(SyncRequest(), watch))
+
+        assert report.errors == []
+        assert clock.others_are_done.is_set()
+        assert not clock.waited_in_vain
+        assert house.rows("SELECT count(DISTINCT race_id) AS races FROM bibwire.participants") == [
+            {"races": len(failing) + len(sound)}
+        ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from types import TracebackType
@@ -100,6 +100,7 @@ class VendorClient:
             failed or were throttled, but not the time in line for a permit.
         on_call: Called after each attempt. Must not raise.
         may_call: Called before each attempt; what it raises ends the call.
+        aside: Entered while a call that failed waits for its next attempt.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class VendorClient:
         retry_seconds: float = 60.0,
         on_call: Callable[[CallMade], None] | None = None,
         may_call: Callable[[], None] | None = None,
+        aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         max_attempts: int = 8,
     ) -> None:
         self._transport = Transport(
@@ -127,6 +129,7 @@ class VendorClient:
         self._retry_seconds = retry_seconds
         self._on_call = on_call
         self._may_call = may_call
+        self._aside = aside
         self._max_attempts = max_attempts
 
     async def __aenter__(self) -> Self:
@@ -380,7 +383,7 @@ class VendorClient:
         """Make the call until it is answered, refused, or given up."""
         query = [*endpoint.fixed.items(), *parameters]
         path = endpoint.path_for(race_id)
-        backoff = Backoff(clock=self._clock, retry_seconds=self._retry_seconds)
+        backoff = Backoff(clock=self._clock, retry_seconds=self._retry_seconds, aside=self._aside)
         async for attempt in stamina.retry_context(on=backoff, attempts=self._max_attempts, timeout=None):
             with attempt:
                 await backoff.pause()

@@ -13,6 +13,8 @@ kept by the permits, and waited for in line for the next one.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
 from bibwire.clock import Clock
@@ -28,10 +30,20 @@ class Backoff:
 
     Only seconds in flight, and seconds waited because of its own failures, count against
     `retry_seconds`: a call that stands in line for its first permit is not failing.
+
+    Args:
+        aside: Entered while it waits.
     """
 
-    def __init__(self, *, clock: Clock, retry_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        retry_seconds: float,
+        aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    ) -> None:
         self._clock = clock
+        self._aside = aside
         self._left_seconds = retry_seconds
         self._failures = 0
         self._wait_seconds = 0.0
@@ -73,5 +85,6 @@ class Backoff:
         """Wait for what the last failure asked for; nothing before the first attempt."""
         wait, self._wait_seconds = self._wait_seconds, 0.0
         if wait > 0:
-            await self._clock.sleep(wait)
-            self._left_seconds -= wait
+            async with self._aside():
+                await self._clock.sleep(wait)
+                self._left_seconds -= wait

@@ -38,7 +38,8 @@ from bibwire.engine.backfill_reports import BackfillProgress, BackfillReport, Ba
 from bibwire.engine.calls import CallCounter, count_calls
 from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import discover
-from bibwire.engine.past import PastSync, Turn
+from bibwire.engine.gate import Gate
+from bibwire.engine.past import PastSync, Turn, count_people
 from bibwire.engine.pauses import Pauses
 from bibwire.engine.reports import SyncError
 from bibwire.engine.sweeper import Sweeper
@@ -51,7 +52,11 @@ from bibwire.store.loader import Outcome
 from bibwire.store.partners import Partner, Partners
 from bibwire.store.permits import budget_of_partner
 
+# Of one partner: while some wait, for its calls or after a failure, another goes on.
 RACES_AT_ONCE: Final = 3
+# Of all partners: as many as the calls a caller may have in flight. Each has a call in flight or stores
+# what it brought, so that a process that dies loses so many answers at most.
+CALLS_AT_ONCE: Final = 2
 # A list of races as old as this is read again, for the sake of new ones.
 LIST_IS_OLD: Final = timedelta(hours=24)
 # Whoever polls the same race tries again within less.
@@ -105,7 +110,7 @@ class _Run:
     progress: BackfillProgress
     watch: Watch | None
     pauses: Pauses
-    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(RACES_AT_ONCE))
+    gate: Gate = field(default_factory=lambda: Gate(CALLS_AT_ONCE))
     counters: list[CallCounter] = field(default_factory=list)
 
     def count(self) -> CallCounter:
@@ -260,11 +265,9 @@ class Backfill:
         state = await backfills.want(self._db, race, now=now)
         left = rules.left_of(race, state)
         if not left <= state.counts.keys():
-            counts = await self._patiently(
-                run, job.partner, lambda client: client.participant_counts(race_id, sorted(left))
+            await self._patiently(
+                run, job.partner, lambda client: count_people(self._db, client, race, left, state)
             )
-            state.counts |= dict.fromkeys(left, 0) | counts
-            await backfills.save_counts(self._db, partner_id, race_id, state.counts)
         wanted = team_rules.left_to_list(
             race, await teams.state(self._db, partner_id, race_id), now=now, people_left=state.left(race.past)
         )
@@ -412,7 +415,7 @@ class Backfill:
                 run.progress.people += rows
                 run.tell()
 
-            async with run.gate, self._clients.use(job.partner, Urgency.BACKFILL) as client:
+            async with run.gate.place(), self._clients.use(job.partner, Urgency.BACKFILL) as client:
                 swept = await self._sweeper.sweep(
                     client, scope, full=False, on_page=on_page, lease_wait_seconds=0
                 )
@@ -457,7 +460,7 @@ class Backfill:
         pace = await self._pace(job.partner)
         try:
             async with (
-                run.gate,
+                run.gate.place(),
                 self._clients.use(job.partner, Urgency.BACKFILL) as client,
                 self._sweeper.leased(scope, wait_seconds=0) as lease,
             ):
@@ -477,11 +480,11 @@ class Backfill:
         ask: Callable[[VendorClient], Any],
         urgency: Urgency = Urgency.BACKFILL,
     ) -> Any:
-        """Ask the vendor as soon as there are calls for it."""
+        """Ask the vendor as soon as there are calls for it, and store the answer; `ask` does both."""
         while True:
             await self._pace(partner)
             try:
-                async with run.gate, self._clients.use(partner, urgency) as client:
+                async with run.gate.place(), self._clients.use(partner, urgency) as client:
                     return await ask(client)
             except (BudgetSpent, Blocked) as error:
                 await run.pauses.wait(partner.name, error)

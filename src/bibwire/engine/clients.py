@@ -19,6 +19,7 @@ from bibwire.clock import Clock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.errors import BudgetSpent
 from bibwire.engine.calls import note_call
+from bibwire.engine.gate import aside
 from bibwire.engine.sync import OpenClient
 from bibwire.store.partners import Partner
 
@@ -37,7 +38,8 @@ async def not_here(seconds: float) -> AsyncIterator[None]:
     """Leave a long wait for the budget to the schedule: a worker's place is for those who have calls."""
     if seconds > PATIENCE_SECONDS:
         raise BudgetSpent("No call may be made at present.", seconds=seconds)
-    yield
+    async with aside():
+        yield
 
 
 @dataclass(slots=True, eq=False)

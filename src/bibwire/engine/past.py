@@ -10,6 +10,7 @@ be empty for want of rights, and what deltas and full listings found out since i
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -40,6 +41,20 @@ class Turn:
     outcome: Outcome = field(default_factory=Outcome)
     teams: TeamCounts = field(default_factory=TeamCounts)
     notes: list[str] = field(default_factory=list)
+
+
+async def count_people(
+    db: Database, client: VendorClient, race: PastRace, event_ids: Collection[int], state: Progressed
+) -> None:
+    """
+    Ask how many people the vendor counts in some of a race's events, note it in `state`, and store it.
+
+    Raises:
+        BibwireError: The vendor did not say.
+    """
+    counts = await client.participant_counts(race.race_id, sorted(event_ids))
+    state.counts |= dict.fromkeys(event_ids, 0) | counts
+    await backfills.save_counts(db, race.partner_id, race.race_id, state.counts)
 
 
 class PastSync:
@@ -123,9 +138,7 @@ class PastSync:
         if not left:
             return None
         if not left <= state.counts.keys():
-            counts = await self._client.participant_counts(self._race.race_id, sorted(left))
-            state.counts |= dict.fromkeys(left, 0) | counts
-            await backfills.save_counts(self._db, *self._key, state.counts)
+            await count_people(self._db, self._client, self._race, left, state)
         silent = await backfills.unstored(self._db, *self._key, left)
         return rules.begin(left, silent=silent, one_event=state.one_event, now=self._clock.now())
 
@@ -186,9 +199,7 @@ class PastSync:
         shown = {event_id: listed.get(event_id, 0) for event_id in group}
         if rules.short_of(shown, state.counts, unreadable=self._unreadable) is not None:
             # Somebody may have left since they were counted.
-            counts = await self._client.participant_counts(self._race.race_id, group)
-            state.counts |= dict.fromkeys(group, 0) | counts
-            await backfills.save_counts(self._db, *self._key, state.counts)
+            await count_people(self._db, self._client, self._race, group, state)
         short = rules.short_of(shown, state.counts, unreadable=self._unreadable)
         if short is not None:
             event_id = short[0]

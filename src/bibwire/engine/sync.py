@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -34,6 +33,7 @@ from bibwire.domain.errors import (
 from bibwire.domain.sweeps import FRESH, RESUME_FULL, Stream
 from bibwire.engine.calls import count_calls, note_call
 from bibwire.engine.discovery import discover
+from bibwire.engine.gate import Gate, aside
 from bibwire.engine.reports import SyncError, SyncProgress, SyncReport, SyncRequest, Watch
 from bibwire.engine.sweeper import Sweeper
 from bibwire.store import catalog, runs, streams
@@ -51,22 +51,11 @@ OpenClient = Callable[
 log = structlog.get_logger()
 
 
-# The gate this task has passed, if it has.
-_passed: ContextVar[asyncio.Semaphore | None] = ContextVar("passed", default=None)
-
-
 @asynccontextmanager
-async def _aside(seconds: float) -> AsyncIterator[None]:
-    """Let another scope have our place while we wait for our budget."""
-    gate = _passed.get()
-    if gate is None:
+async def _aside(_seconds: float) -> AsyncIterator[None]:
+    """Let another scope have our place while we wait for our budget, however long."""
+    async with aside():
         yield
-        return
-    gate.release()
-    try:
-        yield
-    finally:
-        await gate.acquire()
 
 
 @dataclass(slots=True)
@@ -76,7 +65,7 @@ class _Run:
     report: SyncReport
     progress: SyncProgress
     watch: Watch | None
-    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SCOPES_AT_ONCE))
+    gate: Gate = field(default_factory=lambda: Gate(SCOPES_AT_ONCE))
     refused: CallerRefused | None = None
     # By partner, the vendor instant at which its race list was read.
     began: dict[int, datetime] = field(default_factory=dict)
@@ -292,10 +281,9 @@ class SyncEngine:
             if listed_at is not None and self._clock.now() - listed_at < FRESH:
                 run.report.races_synced += 1
                 return
-            async with run.gate:
+            async with run.gate.place():
                 if stopped or run.refused is not None:
                     return
-                _passed.set(run.gate)
                 try:
                     worked = await self._sync_scope(
                         run, client, partner, scope, full=full and listed_at is None
@@ -303,8 +291,6 @@ class SyncEngine:
                 except (PartnerStopped, Blocked) as error:
                     stopped.append(error)
                     return
-                finally:
-                    _passed.set(None)
             if worked and not verified:
                 verified = True
                 await self._partners.mark_verified(partner)
