@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 import rsusim
 from tests.cli.conftest import Ended, Shell
 from tests.cli.test_partner import everything_stored
+from tests.pooler import needs_pgbouncer, pooled
 
 SCHEMA = Path(__file__).with_name("original.sql")
 PASSWORD = "hunter2-access-password"
@@ -215,6 +216,17 @@ def test_partners_and_keys_come_over_and_one_bad_key_stops_no_other(
     assert partners.keys() == {"Peak Timing", "Lakeside Race Services"}
     assert all(each["verified_at"] and each["calls_per_hour"] == 700 for each in partners.values())
     assert shell.run("sync").code == 0
+    assert content(old.conninfo) == before
+
+
+@needs_pgbouncer
+def test_the_original_may_stand_behind_a_pooler(shell: Shell, old: Old, filled: Moved) -> None:
+    before = content(old.conninfo)
+    with pooled(old.conninfo, "transaction") as address:
+        ended = shell.run("adopt", "--from", address, "--json")
+
+    assert ended.code == 3, ended.err
+    assert {each["partner"] for each in ended.json["partners"] if each["outcome"] == "added"} == {*ADOPTED}
     assert content(old.conninfo) == before
 
 

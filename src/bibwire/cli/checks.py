@@ -157,6 +157,7 @@ def _database(to: Examination, conninfo: str, now: Callable[[], datetime]) -> bo
     """Return whether the partners can be read."""
     from bibwire.store.health import inspect
     from bibwire.store.migrate import HEAD
+    from bibwire.store.pooler import POOLED, REMEDY
 
     try:
         health = inspect(conninfo)
@@ -166,6 +167,9 @@ def _database(to: Examination, conninfo: str, now: Callable[[], datetime]) -> bo
     found = f"PostgreSQL {health.server_version}, database {health.database}, {health.size}"
     if health.is_old:
         to.add("database", "FAIL", found, "Bibwire needs PostgreSQL 14 or later: upgrade the server")
+        return False
+    if health.is_pooled:
+        to.add("database", "FAIL", f"locks would not hold, because {POOLED}", REMEDY)
         return False
     to.add("database", "ok", found)
     if to.settings.database_url is None:

@@ -10,6 +10,7 @@ import psycopg
 from bibwire.domain.errors import DatabaseUnavailable
 from bibwire.store import migrate
 from bibwire.store.database import statements
+from bibwire.store.pooler import are_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +19,12 @@ class Health:
     A database as it stands.
 
     `schema` is None before the first migration; `now` is the server's clock, aware, in UTC.
+    `is_pooled`: connections are no sessions of their own.
     """
 
     server_version: str
     is_old: bool
+    is_pooled: bool
     database: str
     schema: str | None
     lz4: bool
@@ -45,6 +48,7 @@ def inspect(conninfo: str) -> Health:
             return Health(
                 server_version=version,
                 is_old=connection.info.server_version < migrate.MINIMUM_SERVER_VERSION,
+                is_pooled=are_shared(connection, conninfo),
                 database=database,
                 schema=migrate.current_version(connection),
                 lz4=lz4,

@@ -16,6 +16,7 @@ import psycopg
 
 from bibwire.domain.errors import DatabaseUnavailable
 from bibwire.store import jobs_schema
+from bibwire.store.pooler import check_sessions
 
 HEAD = "0017"
 # "bibw" in ASCII; keeps two processes from migrating at the same time.
@@ -75,12 +76,14 @@ def upgrade(conninfo: str) -> bool:
     Bring the schema up to date. Return whether anything had to be done.
 
     Raises:
-        DatabaseUnavailable: The server cannot be reached or is too old, the schema is newer than
-            this program, or a migration failed; then nothing of it was kept.
+        DatabaseUnavailable: The server cannot be reached, is too old, or stands behind a pooler that
+            lends its connections; the schema is newer than this program; or a migration failed: then
+            nothing of it was kept.
     """
     try:
         with psycopg.connect(conninfo, connect_timeout=10, autocommit=True) as connection:
             check_server(connection)
+            check_sessions(connection, conninfo)
             version = current_version(connection)
             if version == HEAD and not jobs_schema.missing(connection):
                 return False

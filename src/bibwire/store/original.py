@@ -113,7 +113,8 @@ def read(address: Secret) -> Original:
     """
     redactor = Redactor(passwords(address.reveal()))
     try:
-        with psycopg.connect(_read_only(address), connect_timeout=10) as connection:
+        # Nothing prepared: behind a pooler, the next statement may reach another connection of the server.
+        with psycopg.connect(_conninfo(address), connect_timeout=10, prepare_threshold=None) as connection:
             connection.isolation_level = IsolationLevel.REPEATABLE_READ
             connection.read_only = True
             return _read(connection)
@@ -147,17 +148,11 @@ def passwords(address: str) -> list[Secret]:
     return [Secret(text) for text in found if text]
 
 
-def _read_only(address: Secret) -> str:
+def _conninfo(address: Secret) -> str:
     try:
         conninfo = address.reveal()
-        options = str(conninfo_to_dict(conninfo).get("options") or "")
         return with_time_outs(
-            make_conninfo(
-                conninfo,
-                options=f"{options} -c default_transaction_read_only=on".strip(),
-                application_name="bibwire adopt",
-                client_encoding="UTF8",
-            )
+            make_conninfo(conninfo, application_name="bibwire adopt", client_encoding="UTF8")
         )
     except psycopg.Error:
         raise SettingsError(
