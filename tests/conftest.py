@@ -28,6 +28,8 @@ from bibwire.store import embedded, migrate
 from tests.house import House
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+# Of a server that takes the embedded one's place in every test: the folder of its programs.
+CHOSEN = os.environ.get("BIBWIRE_TESTS_POSTGRES")
 NOON = datetime(2026, 9, 12, 16, 0, tzinfo=UTC)
 _numbers = count()
 # A shell starts what runs in the background with Ctrl-C switched off, and children inherit that:
@@ -61,10 +63,12 @@ hypothesis.settings.load_profile("bibwire")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what is marked `every_postgres` on each server there is."""
+    """Run what is marked `every_postgres` on each server there is; all on the one that was chosen."""
     if "postgres" in metafunc.fixturenames:
         servers = ["embedded"]
-        if metafunc.definition.get_closest_marker("every_postgres") and (DEBIAN_15 / "postgres").exists():
+        if CHOSEN is not None:
+            servers = ["chosen"]
+        elif metafunc.definition.get_closest_marker("every_postgres") and (DEBIAN_15 / "postgres").exists():
             servers.append("debian15")
         metafunc.parametrize("postgres", servers, indirect=True, scope="session")
 
@@ -89,9 +93,9 @@ def embedded_server() -> Iterator[str]:
 
 
 @contextmanager
-def _debian_server() -> Iterator[str]:
-    """PostgreSQL 15 from Debian's programs, in a folder of its own."""
-    home = Path(tempfile.mkdtemp(prefix="bibwire-pg15-", dir="/tmp"))
+def _server(programs: Path) -> Iterator[str]:
+    """A PostgreSQL of these programs, in a folder of its own."""
+    home = Path(tempfile.mkdtemp(prefix="bibwire-postgres-", dir="/tmp"))
     user: str | None = None
     if os.geteuid() == 0:
         user = next(name for name in ("postgres", "nobody") if name in {p.pw_name for p in pwd.getpwall()})
@@ -99,7 +103,7 @@ def _debian_server() -> Iterator[str]:
 
     def run(program: str, *arguments: str) -> None:
         subprocess.run(
-            [DEBIAN_15 / program, *arguments], check=True, user=user, cwd=home, stdout=subprocess.DEVNULL
+            [programs / program, *arguments], check=True, user=user, cwd=home, stdout=subprocess.DEVNULL
         )
 
     data = str(home / "data")
@@ -121,7 +125,8 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[str]:
         _make_template(conninfo)
         yield conninfo
     else:
-        with _debian_server() as conninfo:
+        programs = Path(CHOSEN) if CHOSEN is not None else DEBIAN_15
+        with _server(programs) as conninfo:
             _make_template(conninfo)
             yield conninfo
 
