@@ -47,7 +47,7 @@ COLOURS = (
     "COLUMNS",
 )
 for _name in list(os.environ):
-    ours = _name.startswith("BIBWIRE_") and not _name.startswith("BIBWIRE_FUZZ_")
+    ours = _name.startswith("BIBWIRE_") and not _name.startswith(("BIBWIRE_FUZZ_", "BIBWIRE_TESTS_"))
     if ours or _name.startswith("PG") or _name.lower().endswith("_proxy") or _name in COLOURS:
         del os.environ[_name]
 # The same examples each time, on a machine of any speed.
@@ -60,6 +60,11 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("bibwire")
+
+
+def pytest_report_header() -> str | None:
+    """Say it, so that nobody takes the tests of one server for those of another."""
+    return None if CHOSEN is None else f"PostgreSQL: {CHOSEN}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
