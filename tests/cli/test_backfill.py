@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
+
 import pytest
 
 import rsusim
+from bibwire.cli.notes import folded
 from tests.cli.conftest import Shell
 
 
@@ -82,3 +86,26 @@ def test_a_terminal_shows_how_far_it_is(shell: Shell, peak: rsusim.Account) -> N
     assert code == 0
     assert "races" in shown
     assert "people" in shown
+
+
+def test_what_is_so_of_many_races_is_said_once(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    for number in range(6):
+        race = world.add_race([peak], f"Old {number}", "America/Denver")
+        world.register(world.add_event(race, "10K", datetime(2025, 10, 3, 8)))
+    world.faults.add(rsusim.Fault(path="teams", kind="error_7", times=None))
+
+    ended = shell.run("backfill", "--since", "2000-01-01")
+
+    assert ended.code == 0
+    [note] = [line for line in ended.out.splitlines() if "teams are not listed" in line]
+    assert re.match(r"Note: Races \d+, \d+, \d+ and \d+ more: teams are not listed", note)
+
+
+def test_notes_are_folded_by_what_they_say() -> None:
+    told = ["Race 1: odd.", "a partner is new", "Race 2: odd.", "Race 2: even.", "Race 1: odd."]
+    assert folded(told) == ["Races 1 and 2: odd.", "a partner is new", "Race 2: even."]
+    assert folded(f"Race {number}: odd." for number in range(3)) == ["Races 0, 1 and 2: odd."]
+    assert folded(f"Race {number}: odd." for number in range(2003)) == ["Races 0, 1, 2 and 2,000 more: odd."]
+    assert folded([]) == []

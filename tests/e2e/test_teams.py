@@ -367,7 +367,7 @@ def test_whoever_refuses_teams_leaves_the_people_loaded(
         assert report.exit_code == 0
         assert report.races_loaded == 1
         [note] = report.notes
-        assert f"Race {race}: its teams are not listed" in note
+        assert f"Race {race}: teams are not listed" in note
         assert len(asked(world)) == 1
         truth.assert_mirror_equals_world(house.rows, world, account, every_event=True)
     [scope] = house.rows("SELECT access_lost_at FROM bibwire.races")

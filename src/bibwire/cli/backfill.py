@@ -107,7 +107,8 @@ async def load(
 
 def show(report: BackfillReport, *, dry_run: bool = False) -> None:
     """Print what a backfill did, or would."""
-    from bibwire.cli.terminal import console, counted, plain, row, table
+    from bibwire.cli import notes
+    from bibwire.cli.terminal import console, counted, row, table
 
     out = console()
     if not report.partners:
@@ -140,8 +141,7 @@ def show(report: BackfillReport, *, dry_run: bool = False) -> None:
                 f"{counted(report.teams.listed, 'team')} listed: {report.teams.new:,} new, "
                 f"{report.teams.changed:,} changed."
             )
-    for note in report.notes:
-        out.print(f"Note: {plain(note)}")
+    notes.show(out, report.notes)
     if report.errors:
         failed = table(f"Failed ({len(report.errors):,})", "partner", "race", "why")
         for error in report.errors:

@@ -62,6 +62,7 @@ def reconcile(
 
 def show(report: ReconcileReport) -> None:
     """Print what reconciliations came to."""
+    from bibwire.cli import notes
     from bibwire.cli.terminal import Column, console, counted, fitted, plain
 
     out = console()
@@ -122,5 +123,4 @@ def show(report: ReconcileReport) -> None:
     if report.not_loaded:
         out.print(f"{counted(report.not_loaded, 'race')} not loaded yet: run bibwire sync first.")
     out.print(f"{counted(report.calls, 'call')} in {report.seconds:,.1f} s. Table: bibwire.reconciliations.")
-    for note in report.notes:
-        out.print(f"Note: {plain(note)}")
+    notes.show(out, report.notes)

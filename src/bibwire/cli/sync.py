@@ -120,7 +120,8 @@ async def not_mirrored(runtime: Runtime, partner: str | None) -> list[str]:
 
 def show(report: SyncReport, loaded: Loaded) -> None:
     """Print what a sync did, and what its first loads came to."""
-    from bibwire.cli.terminal import console, counted, plain, row, table
+    from bibwire.cli import notes
+    from bibwire.cli.terminal import console, counted, row, table
 
     out = console()
     if not report.partners:
@@ -156,8 +157,7 @@ def show(report: SyncReport, loaded: Loaded) -> None:
     )
     if people.quarantined:
         out.print("Records that cannot be stored are kept with their reason: bibwire status.")
-    for note in report.notes:
-        out.print(f"Note: {plain(note)}")
+    notes.show(out, report.notes)
     if report.errors:
         failed = table(
             f"Failed ({len(report.errors):,}); tried again by the next sync", "partner", "race", "why"

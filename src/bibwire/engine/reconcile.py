@@ -185,7 +185,7 @@ class Reconciler:
         except (BudgetSpent, Blocked, ScopeBusy, PartnerStopped, DatabaseUnavailable):
             raise
         except BibwireError as error:
-            notes = [f"Race {scope.race_id}: its teams are not listed: {error}"]
+            notes = [f"Race {scope.race_id}: teams are not listed: {error}"]
         except Exception as error:  # a fault of ours with the teams is none of the people's
             log.exception("teams not listed", action="reconcile", race_id=scope.race_id)
             what = type(error).__name__

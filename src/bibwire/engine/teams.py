@@ -155,7 +155,7 @@ class _Listing:
     async def _refused(self, error: Exception) -> None:
         await teams.run(self._db, "refuse", *self._key, now=self._clock.now())
         days = rules.TRY_AGAIN.days
-        self._note(f"its teams are not listed: {error}; they are asked for again in {days} days.")
+        self._note(f"teams are not listed: {error}; they are asked for again in {days} days.")
 
     def _note(self, text: str) -> None:
         self.notes.append(f"Race {self._lease.race_id}: {text}")
