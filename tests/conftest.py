@@ -113,7 +113,7 @@ def _server(programs: Path) -> Iterator[str]:
 
     data = str(home / "data")
     run("initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8")
-    options = f"-c listen_addresses= -c unix_socket_directories={home} -c fsync=off"
+    options = f"-c listen_addresses= -c unix_socket_directories={home} -c fsync=off -c logging_collector=on"
     run("pg_ctl", "-D", data, "-w", "-l", str(home / "log"), "-o", options, "start")
     try:
         yield f"host={home} user=postgres dbname=postgres"

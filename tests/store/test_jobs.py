@@ -618,8 +618,8 @@ def test_a_worker_waits_for_a_database_that_is_gone_and_loses_nothing(own_home: 
                 ids = "SELECT id FROM bibwire_jobs.procrastinate_workers"
                 before = one(observer, ids)
             for _ in range(2):
-                server.close()
                 told = survivor.logged("worker waits for the database")
+                server.close()
                 wait_until(lambda told=told: survivor.logged("worker waits for the database") > told)  # type: ignore[misc]
                 server = embedded.start(own_home)
                 with psycopg.connect(conninfo, autocommit=True) as observer:
