@@ -12,13 +12,14 @@ record is read is handed in.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -39,6 +40,8 @@ from bibwire.domain.merge import (
 from bibwire.domain.records import Page, RawRow, Registration, Removal, UnreadableRow
 from bibwire.store import copy_text, feed, quarantine
 from bibwire.store.database import Connection, statements
+
+_T = TypeVar("_T")
 
 # Part of every digest: raise it when decoding changes, and every record is compared anew.
 DECODING_VERSION = b"1"
@@ -136,22 +139,11 @@ async def merge_listed_page(
         complete_for: In a full sweep, the events of which the page lists every registration of its
             id range: stored ones it does not show are noted as missing. None in a delta.
     """
-    named, key = statements("loader"), _key(target)
     rows = {row.registration_id: row for row in page.rows}
-    found: list[TupleRow] = []
-    if complete_for is not None:
-        cursor = await connection.execute(
-            named["stored_range"],
-            {**key, "event_ids": list(complete_for), "after": page.after, "through": page.through},
-            binary=True,
-        )
-        found = await cursor.fetchall()
-    elif rows:
-        cursor = await connection.execute(
-            named["stored_ids"], {**key, "registration_ids": list(rows)}, binary=True
-        )
-        found = await cursor.fetchall()
-    stored = {row[0]: row for row in found}
+    async with _begun(_stored(connection, target, page, complete_for)) as answer:
+        # While the server reads those it has: a fifth of what an unchanged row costs.
+        digests = {number: _digest(row.raw) for number, row in rows.items()}
+        stored = await answer
 
     outcome = Outcome(listed=dict(Counter(row.event_id for row in rows.values() if row.event_id is not None)))
     if complete_for is not None:
@@ -163,20 +155,19 @@ async def merge_listed_page(
     refused: list[quarantine.Entry] | None = None
     is_first = not any(target.tells_of(row.event_id) for row in rows.values())
     if is_first and rows and stored.keys().isdisjoint(rows):
-        refused = await _copy_first(connection, target, page, rows.values(), decode)
+        refused = await _copy_first(connection, target, page, rows.values(), digests, decode)
     if refused is not None:
         bad += refused
         outcome.inserted = len(rows) - len(refused)
     else:
-        for row in rows.values():
-            digest = _digest(row.raw)
-            known = stored.get(row.registration_id)
+        for number, row in rows.items():
+            digest, known = digests[number], stored.get(number)
             if known is not None and known[2] and known[1] == digest:
                 continue
             try:
                 registration = _decoded(row, decode)
             except BadRecord as error:
-                bad.append(quarantine.Entry(str(error), row.raw, row.registration_id))
+                bad.append(quarantine.Entry(str(error), row.raw, number))
             else:
                 different.append((registration, digest))
     outcome.quarantined = len(bad)
@@ -185,18 +176,18 @@ async def merge_listed_page(
     await _keep_bad(connection, target, "participants", rows, bad)
     if different:
         before = await _rows_before(connection, target, [r.registration_id for r, _ in different])
-        merges, digests = [], []
+        merges, merged_digests = [], []
         for registration, digest in different:
             row_before = before.get(registration.registration_id)
             merge = merge_listed(row_before, registration, race_id=target.race_id, as_of=page.as_of)
             if merge is not None:
                 merges.append(merge)
-                digests.append(digest)
+                merged_digests.append(digest)
                 continue
             outcome.unchanged += 1
             if row_before is not None and row_before.removed_at is not None:
                 outcome.shadowed.append(registration)
-        await _write(connection, target, merges, digests)
+        await _write(connection, target, merges, merged_digests)
         outcome.count(merges, target)
     return outcome
 
@@ -333,6 +324,36 @@ async def _keep_bad(
     await quarantine.keep(connection, target.partner_id, target.race_id, source, bad, now=target.now)
 
 
+async def _stored(
+    connection: Connection, target: Target, page: Page, complete_for: frozenset[int] | None
+) -> dict[int, TupleRow]:
+    """Return id, digest, and whether it is active, of what is stored of a page, by id."""
+    named, values = statements("loader"), _key(target)
+    if complete_for is not None:
+        statement = named["stored_range"]
+        values |= {"event_ids": list(complete_for), "after": page.after, "through": page.through}
+    elif page.rows:
+        statement = named["stored_ids"]
+        values |= {"registration_ids": [row.registration_id for row in page.rows]}
+    else:
+        return {}
+    cursor = await connection.execute(statement, values, binary=True)
+    return {row[0]: row for row in await cursor.fetchall()}
+
+
+@asynccontextmanager
+async def _begun(asking: Coroutine[Any, Any, _T]) -> AsyncIterator[asyncio.Task[_T]]:
+    """Send a question, and let what is done inside go on while it is answered."""
+    task = asyncio.create_task(asking)
+    try:
+        await asyncio.sleep(0)  # it is sent in the task's first step
+        yield task
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+
 async def _note_missing(
     connection: Connection,
     target: Target,
@@ -384,6 +405,7 @@ async def _copy_first(
     target: Target,
     page: Page,
     rows: Iterable[RawRow],
+    digests: Mapping[int, bytes],
     decode: Callable[[bytes], Registration],
 ) -> list[quarantine.Entry] | None:
     """
@@ -403,12 +425,12 @@ async def _copy_first(
                 registrations: list[tuple[Registration, bytes]] = []
                 for row in waiting[start : start + ROWS_A_WRITE]:
                     try:
-                        registrations.append((_decoded(row, decode), row.raw))
+                        registrations.append((_decoded(row, decode), digests[row.registration_id]))
                     except BadRecord as error:
                         refused.append(quarantine.Entry(str(error), row.raw, row.registration_id))
                 lines = [
-                    copy_text.line(target.partner_id, registration, standing, _digest(raw), target.now)
-                    for registration, raw in registrations
+                    copy_text.line(target.partner_id, registration, standing, digest, target.now)
+                    for registration, digest in registrations
                 ]
                 await copy.write(b"".join(lines))
     except psycopg.errors.UniqueViolation:
