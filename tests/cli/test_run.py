@@ -90,6 +90,17 @@ def test_a_partner_added_meanwhile_is_taken_up_and_all_ends_on_sigterm(
     assert "Traceback" not in running.told
 
 
+def test_a_race_that_appears_later_is_polled_too(shell: Shell, running: Running, world: rsusim.World) -> None:
+    account = world.accounts["Peak Timing"]
+    assert shell.add(account).code == 0
+    wait_until(lambda: bool(races(shell)) and all(race["as_of"] for race in races(shell)), "all loaded")
+    late = world.add_race([account], "Late Entry 5K", "America/Denver")
+    world.register(world.add_event(late, "5K"))
+    assert shell.run("discover").code == 0
+
+    wait_until(lambda: any(race["race_id"] == late and race["as_of"] for race in races(shell)), "loaded")
+
+
 def test_a_worker_that_is_killed_is_started_again(shell: Shell, running: Running) -> None:
     wait_until(lambda: len(running.workers) == 2, "two workers")
     first = running.workers[0]

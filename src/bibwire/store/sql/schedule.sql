@@ -29,10 +29,10 @@ ORDER BY e.race_id, e.event_id;
 -- name: open_scopes
 -- Make sure that the scopes and their streams have rows.
 WITH wanted AS (
-    SELECT race_id
-    FROM unnest(%(race_ids)s::bigint[]) AS race_id
+    SELECT w.race_id
+    FROM unnest(%(race_ids)s::bigint[]) AS w (race_id)
     WHERE NOT EXISTS (
-        SELECT FROM bibwire.scopes AS s WHERE s.partner_id = %(partner_id)s AND s.race_id = race_id
+        SELECT FROM bibwire.scopes AS s WHERE s.partner_id = %(partner_id)s AND s.race_id = w.race_id
     )
 ),
 
