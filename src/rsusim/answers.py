@@ -147,6 +147,7 @@ def races(call: Call) -> bytes:
     if call.quirks.bad_key_on_public == "refused":
         call.check_key()
     found = select(call.world, call.params, call.identity.account)
+    found = found[: call.quirks.races_most or None]
     size = call.params.page_size("results_per_page", RACES_PAGE, call.quirks.races_max_page)
     first = (call.params.page() - 1) * size
     with_events = call.params.flag("events")

@@ -48,6 +48,7 @@ class Quirks:
     participants_default_page: int = 50
     participants_max_page: int = 2500
     races_max_page: int = 1000
+    races_most: int = 0  # a list of races ends after so many, with empty pages from there on; 0: it does not
     page_size_excess: str = "clamp"  # clamp | error3
     page_cap: int = 0  # a lower cap nobody documented; 0 is none
     event_cap: int = 0  # the most rows of one event a list of several shows on a page; 0 is none

@@ -25,10 +25,12 @@ def words(
     failures: int = 0,
     loaded: bool = True,
     calls_a_poll: int = 1,
+    because: str | None = None,
 ) -> str:
     return reason(
         tier,
         every_seconds=every,
+        because=because,
         to_gun=to_gun,
         changes_per_minute=rate,
         calls=calls,
@@ -43,6 +45,15 @@ def test_a_hot_race_tells_its_changes_and_its_calls() -> None:
     told = words(Tier.HOT, 9.0, 42 * MINUTE, rate=14.2)
 
     assert told == "every 9 s: gun in 42 min, 14 changes/min, 480 calls/h of 1,000"
+
+
+def test_a_race_day_without_a_believable_start_says_why_it_is_hot() -> None:
+    told = words(Tier.HOT, 60.0, -7 * HOUR, because="a start at 00:00 is taken for a placeholder")
+
+    assert told == (
+        "every 60 s: race day: a start at 00:00 is taken for a placeholder, no changes lately, "
+        "480 calls/h of 1,000"
+    )
 
 
 def test_a_race_whose_polls_take_several_calls_says_so() -> None:

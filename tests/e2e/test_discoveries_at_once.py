@@ -26,8 +26,12 @@ class Held:
         self._client = client
         self._meanwhile = meanwhile
 
-    async def races(self, *, start_date: date) -> AsyncIterator[RacePage]:
-        async for page in self._client.races(start_date=start_date):
+    async def races(
+        self, *, start_date: date, end_date: date | None = None, soonest_first: bool = False
+    ) -> AsyncIterator[RacePage]:
+        async for page in self._client.races(
+            start_date=start_date, end_date=end_date, soonest_first=soonest_first
+        ):
             await self._meanwhile()
             yield page
 

@@ -361,18 +361,6 @@ def test_a_poll_that_began_under_a_slower_plan_does_not_undo_the_faster_one(
     ]
 
 
-def test_a_hot_race_has_its_list_read_within_the_hour(
-    connection: psycopg.Connection[Any], database_url: str
-) -> None:
-    furnish(connection, partners=1, races=1, start=NOW + timedelta(hours=2))
-    connection.execute("UPDATE bibwire.plans SET next_plan_at = %s", (NOW,))
-
-    tick(database_url)
-
-    row = connection.execute("SELECT next_discovery_at FROM bibwire.plans").fetchone()
-    assert row == (NOW + timedelta(hours=1),)
-
-
 def test_a_failing_race_that_becomes_urgent_is_tried_at_its_new_tier(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:

@@ -53,13 +53,22 @@ class Mirror:
             cursor.executemany(
                 """
                 INSERT INTO bibwire.events
-                    (partner_id, event_id, race_id, name, starts_at, ends_at, first_seen_at, changed_at)
+                    (partner_id, event_id, race_id, name, starts_at, ends_at, hot_from, hot_until,
+                     first_seen_at, changed_at)
                 SELECT
-                    %(partner_id)s, count(*), %(race_id)s, 'Event', %(starts_at)s, %(ends_at)s, now(), now()
+                    %(partner_id)s, count(*), %(race_id)s, 'Event', %(starts_at)s, %(ends_at)s,
+                    %(hot_from)s, %(hot_until)s, now(), now()
                 FROM bibwire.events
                 """,
                 [
-                    key | {"race_id": number, "starts_at": event.starts_at, "ends_at": event.ends_at}
+                    key
+                    | {
+                        "race_id": number,
+                        "starts_at": event.starts_at,
+                        "ends_at": event.ends_at,
+                        "hot_from": event.hot_from,
+                        "hot_until": event.hot_until,
+                    }
                     for number, events in enumerate(races)
                     for event in events
                 ],
@@ -88,6 +97,22 @@ def test_they_agree_around_each_boundary(mirror: Mirror) -> None:
     races = [(EventTimes(starts_at, ends_at),) for starts_at in instants for ends_at in instants]
 
     assert mirror.targets(races) == targets(races, now)
+
+
+def test_they_agree_around_each_boundary_of_a_race_day(mirror: Mirror) -> None:
+    now = mirror.now
+    edges = (20 * HOUR, timedelta(0), -2 * HOUR, -7 * DAY)
+    instants = [now + edge + by for edge in edges for by in AROUND]
+    races = [
+        (EventTimes(starts_at, None, hot_from, hot_until),)
+        for starts_at in (None, now, now - 7 * DAY)
+        for hot_from in instants
+        for hot_until in instants
+        if hot_from < hot_until
+    ]
+
+    assert mirror.targets(races) == targets(races, now)
+    assert set(targets(races, now)) == {60, 900, 3600, 14_400, None}
 
 
 def test_they_agree_on_races_of_several_events(mirror: Mirror) -> None:

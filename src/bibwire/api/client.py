@@ -146,12 +146,18 @@ class VendorClient:
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def races(self, *, start_date: date) -> AsyncGenerator[RacePage, None]:
+    async def races(
+        self, *, start_date: date, end_date: date | None = None, soonest_first: bool = False
+    ) -> AsyncGenerator[RacePage, None]:
         """
-        Yield the races on or after that day, with their events.
+        Yield the races with a day in a span of days, with their events.
 
         Pages are numbered, so a race can stand on two of them when the list changes
         meanwhile.
+
+        Args:
+            end_date: The last day; None: without end.
+            soonest_first: By date and not by name: of a list cut short, the nearest races are there.
         """
         size = RACES.page_size or 0
         fullness = Fullness(size)
@@ -162,6 +168,8 @@ class VendorClient:
                 None,
                 [
                     ("start_date", start_date.isoformat()),
+                    *([] if end_date is None else [("end_date", end_date.isoformat())]),
+                    *([("sort", "date ASC")] if soonest_first else []),
                     ("results_per_page", str(size)),
                     ("page", str(number)),
                 ],

@@ -34,6 +34,8 @@ CLOCK_LIMIT = timedelta(minutes=5)
 # A mirror of 400,000 people takes about 1 GB with its indexes.
 LITTLE_SPACE = 2_000_000_000
 NO_SPACE = 200_000_000
+# Races named by a check; the rest is counted.
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,42 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object, now: 
         for variable in overrides_of_nobody(partner.name for partner in all_partners):
             fix = "a partner called ACME Timing has BIBWIRE_KEY_ACME_TIMING; mend or remove it"
             to.add(variable, "warn", "it is set, and no partner has such a name: it is ignored", fix)
-        await _events(to, Reports(database), now)
+        reports = Reports(database)
+        await _races(to, reports)
+        await _lists(to, reports)
+        await _events(to, reports, now)
+
+
+async def _races(to: Examination, reports: Reports) -> None:
+    """Name the live races that are not polled as often as they must be."""
+    races = [race for race in await reports.races() if not race.partner_paused]
+    late = [race for race in races if race.is_late]
+    if not late:
+        to.add(
+            "races", "ok", f"{sum(race.target_seconds is not None for race in races):,} live, none is late"
+        )
+        return
+    named = "; ".join(
+        f"{race.race_id} ({race.partner}): {race.last_error or race.late_because}"
+        for race in late[:MOST_NAMED]
+    )
+    more = f"; and {len(late) - MOST_NAMED:,} more" if len(late) > MOST_NAMED else ""
+    to.add(
+        "races",
+        "warn",
+        f"{len(late):,} of {len(races):,} are older than they may be, or not loaded: {named}{more}",
+        "keep them fresh with: bibwire run; bibwire status says more",
+    )
+
+
+async def _lists(to: Examination, reports: Reports) -> None:
+    for partner, note, error in await reports.race_lists():
+        if error is not None:
+            fix = f'try again with: bibwire discover --partner "{partner}"'
+            to.add(f"race list of {partner}", "warn", f"was not read: {error}", fix)
+        elif note is not None:
+            fix = "tell RunSignup; bibwire asks for the races by their days, and marks none as gone"
+            to.add(f"race list of {partner}", "warn", note, fix)
 
 
 async def _events(to: Examination, reports: Reports, now: datetime) -> None:

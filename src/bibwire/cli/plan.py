@@ -9,6 +9,8 @@ import typer
 from bibwire.cli.options import JsonOption, PartnerOption
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from bibwire.engine.planner import Outlook
     from bibwire.runtime import Runtime
 
@@ -19,10 +21,11 @@ def add_to(app: typer.Typer) -> None:
 
 def plan(partner: PartnerOption = None, json: JsonOption = False) -> None:
     """
-    Tell how often each race is polled right now, and why.
+    Tell how often each race is polled, when it is polled next, and why.
 
-    Nothing is asked of RunSignup, and nothing changes: bibwire run does what stands here. Where the
-    hour's calls will not suffice within a week, that is told too.
+    This is what stands in the schedule. Nothing is asked of RunSignup, and nothing changes. A race that
+    no running bibwire has scheduled yet says so. Where the hour's calls will not suffice within a week,
+    that is told too.
     """
     from bibwire.cli.session import work
     from bibwire.cli.terminal import as_fields, print_json
@@ -47,7 +50,17 @@ def plan(partner: PartnerOption = None, json: JsonOption = False) -> None:
                         "needed_calls_per_hour": each.plan.needed_calls_per_hour,
                         "short": each.plan.short,
                         "shortage": None if each.shortage is None else as_fields(each.shortage),
-                        "polls": [as_fields(poll, name=each.names[poll.race_id]) for poll in each.plan.polls],
+                        "polls": [
+                            as_fields(
+                                poll,
+                                name=each.names[poll.race_id],
+                                next_due_at=stands.next_due_at
+                                if (stands := each.scheduled.get(poll.race_id))
+                                else None,
+                                polled_at=stands.polled_at if stands else None,
+                            )
+                            for poll in each.plan.polls
+                        ],
                     }
                     for each in found
                 ]
@@ -61,7 +74,7 @@ def plan(partner: PartnerOption = None, json: JsonOption = False) -> None:
 
 
 def _show(found: Outlook) -> None:
-    from bibwire.cli.terminal import console, moment, plain, row, table
+    from bibwire.cli.terminal import console, counted, moment, plain, row, table
 
     out = console()
     if found.paused:
@@ -79,14 +92,28 @@ def _show(found: Outlook) -> None:
         f"{plan.usable_calls_per_hour:,.0f} that polls may use ({found.calls_per_hour:,} calls/h in all)",
         "race",
         "name",
+        "next",
         "polled",
     )
     for poll in plan.polls:
-        row(shown, (str(poll.race_id), found.names[poll.race_id], poll.reason))
+        stands = found.scheduled.get(poll.race_id)
+        due = "not scheduled" if stands is None else _due(stands.next_due_at, found.now)
+        row(
+            shown,
+            (str(poll.race_id), found.names[poll.race_id], due, poll.reason),
+            style="yellow" if stands is None else None,
+        )
     if plan.polls:
         out.print(shown)
     else:
         out.print(f"{plain(found.partner)}: no race is live, nothing is polled. Is it before the first sync?")
+    waiting = sum(poll.race_id not in found.scheduled for poll in plan.polls)
+    if waiting:
+        out.print(
+            f"{counted(waiting, 'race')} not scheduled: no running bibwire has planned them. "
+            "Start it with: bibwire run",
+            style="yellow",
+        )
     if found.shortage is not None:
         short = found.shortage
         out.print(
@@ -95,3 +122,10 @@ def _show(found: Outlook) -> None:
             f"{short.usable_calls_per_hour:,.0f} can be used. The least urgent races will wait longer.",
             style="yellow",
         )
+
+
+def _due(due_at: datetime, now: datetime) -> str:
+    from bibwire.cli.terminal import age
+
+    seconds = (due_at - now).total_seconds()
+    return f"in {age(seconds)}" if seconds >= 1 else "now" if seconds > -60 else f"due for {age(-seconds)}"

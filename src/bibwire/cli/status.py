@@ -366,7 +366,7 @@ def _show_troubles(out: Console, state: Status) -> int:
                 (race.race or "").strip(),
                 age(race.age_seconds),
                 race.partner,
-                why or "late",
+                why or race.late_because,
             )
             rows.append((cells, _style(race)))
         title = f"Late or failing ({min(len(troubled), MOST_RACES)} of {len(troubled)})"

@@ -15,11 +15,14 @@ from bibwire.domain.tiers import Tier
 
 FLOOR_SECONDS = 5.0
 PEOPLE_RESERVE = 0.15
-# Calls of an hour that no poll may use, for what the schedule asks besides. Discovery comes
-# twice a day, but an hour in which it falls has to hold all of it: four pages are 4,000 races.
-# The records of hot races are re-read hourly: at most a call for each.
+# Calls of an hour that no poll may use, for what the schedule asks besides: the list of coming races
+# four times an hour, and for hot races something of their own now and then. The few pages of all
+# races, twice a day, have room in what is kept for people.
 DISCOVERY_CALLS = 4.0
 RECORD_CALLS = 1.0
+# What is to come is listed so often where the calls suffice, and never for more than a twentieth of them.
+DISCOVERY_SECONDS = 900.0
+DISCOVERY_SHARE = 0.05
 # Under a limit lowered to a few calls, or with hot races in masses, that is less.
 HOUSEKEEPING_SHARE = 0.1
 
@@ -67,6 +70,11 @@ def usable_calls(calls_per_hour: float, counts: Counts) -> float:
         raise InvariantBroken(f"there are no calls to plan with: {calls_per_hour} an hour")
     housekeeping = DISCOVERY_CALLS + RECORD_CALLS * counts[Tier.HOT]
     return calls_per_hour * (1 - PEOPLE_RESERVE) - min(housekeeping, calls_per_hour * HOUSEKEEPING_SHARE)
+
+
+def discovery_seconds(calls_per_hour: float) -> float:
+    """Return the seconds between two readings of a partner's list of coming races, a call each."""
+    return max(DISCOVERY_SECONDS, HOUR / max(calls_per_hour * DISCOVERY_SHARE, 0.25))
 
 
 def sufficient_calls(needed: float, *, hot: int) -> float:

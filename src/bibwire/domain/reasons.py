@@ -14,6 +14,7 @@ def reason(
     *,
     every_seconds: float,
     to_gun: timedelta | None,
+    because: str | None,
     changes_per_minute: float,
     calls: float,
     calls_a_poll: int,
@@ -26,6 +27,7 @@ def reason(
 
     Args:
         to_gun: Time to the start that gives the race its tier, negative after it; None: no start is known.
+        because: Why it has its tier, if not for that start.
         calls: Those of this race an hour.
         calls_a_poll: More than one is told of.
         of_calls: Those of its credential.
@@ -38,7 +40,10 @@ def reason(
     else:
         pace = f"every {pace}" if pace == slowest else f"every {pace} instead of {slowest}"
         parts.append("the hour's calls do not suffice")
-    parts.append("no start time known" if to_gun is None else _gun(round(to_gun.total_seconds())))
+    if because is not None:
+        parts.append(f"race day: {because}")
+    else:
+        parts.append("no start time known" if to_gun is None else _gun(round(to_gun.total_seconds())))
     if tier is Tier.HOT and not short:
         parts.append(_changes(changes_per_minute))
         parts.append(f"{calls:,.0f} calls/h of {of_calls:,.0f}")

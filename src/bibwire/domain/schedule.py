@@ -29,7 +29,15 @@ from bibwire.domain.pace import (
     usable_calls,
 )
 from bibwire.domain.reasons import reason
-from bibwire.domain.tiers import EventTimes, Tier, gun_of, next_boundary, tier_changes, tier_of
+from bibwire.domain.tiers import (
+    EventTimes,
+    Tier,
+    gun_of,
+    longer_because,
+    next_boundary,
+    tier_changes,
+    tier_of,
+)
 
 __all__ = [
     "FLOOR_SECONDS",
@@ -70,6 +78,7 @@ class ScopeFacts:
         failures: Polls that failed since the last that succeeded.
         loaded: Whether its first full load is done; it is planned alike.
         calls: What one poll takes: more than one where lists of its events are not believed.
+        news: Whether an event of it waits for its own first load.
     """
 
     race_id: int
@@ -79,6 +88,7 @@ class ScopeFacts:
     failures: int = 0
     loaded: bool = True
     calls: int = 1
+    news: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,7 @@ class Poll:
         removed_every_seconds: Of its removed list.
         calls_per_hour: Of both together.
         reason: In words, for the operator.
+        at_once: Whether it is polled now, whenever it was due: an event of it was never loaded.
     """
 
     race_id: int
@@ -99,6 +110,7 @@ class Poll:
     removed_every_seconds: float
     calls_per_hour: float
     reason: str
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,25 +190,8 @@ def plan(scopes: Iterable[ScopeFacts], *, calls_per_hour: float, now: datetime) 
     polls = []
     for scope, tier in live:
         every = hot.get(scope.race_id, paces[tier])
+        poll = poll_of(scope, tier, every, calls_per_hour=calls_per_hour, now=now)
         gun = gun_of(scope.events, tier, now)
-        poll = Poll(
-            race_id=scope.race_id,
-            tier=tier,
-            every_seconds=every,
-            removed_every_seconds=every * SWEEPS_A_REMOVED[tier],
-            calls_per_hour=calls_of(tier, every) * scope.calls,
-            reason=reason(
-                tier,
-                every_seconds=every,
-                to_gun=None if gun is None else gun - now,
-                changes_per_minute=scope.changes_per_minute,
-                calls=calls_of(tier, every) * scope.calls,
-                calls_a_poll=scope.calls,
-                of_calls=calls_per_hour,
-                failures=scope.failures,
-                loaded=scope.loaded,
-            ),
-        )
         distance = math.inf if gun is None else abs((gun - now).total_seconds())
         polls.append((tier.seconds, every, distance, scope.race_id, poll))
     polls.sort(key=itemgetter(0, 1, 2, 3))
@@ -207,6 +202,35 @@ def plan(scopes: Iterable[ScopeFacts], *, calls_per_hour: float, now: datetime) 
         planned_calls_per_hour=math.fsum(poll.calls_per_hour for *_, poll in polls),
         needed_calls_per_hour=needed,
         next_plan_at=min((instant for instant in boundaries if instant is not None), default=None),
+    )
+
+
+def poll_of(
+    scope: ScopeFacts, tier: Tier, every_seconds: float, *, calls_per_hour: float, now: datetime
+) -> Poll:
+    """Return what polling a race in that tier at that pace comes to, and why, in words."""
+    gun = gun_of(scope.events, tier, now)
+    calls = calls_of(tier, every_seconds) * scope.calls
+    return Poll(
+        race_id=scope.race_id,
+        tier=tier,
+        every_seconds=every_seconds,
+        removed_every_seconds=every_seconds * SWEEPS_A_REMOVED[tier],
+        calls_per_hour=calls,
+        reason=reason(
+            tier,
+            every_seconds=every_seconds,
+            to_gun=None if gun is None else gun - now,
+            because=longer_because(scope.events, now),
+            changes_per_minute=scope.changes_per_minute,
+            calls=calls,
+            calls_a_poll=scope.calls,
+            of_calls=calls_per_hour,
+            failures=scope.failures,
+            loaded=scope.loaded,
+        ),
+        # One that fails waits for its turn to fail again.
+        at_once=scope.news and not scope.failures,
     )
 
 

@@ -1,7 +1,8 @@
 """
 How urgent a race is: the owner's tiers, and the instants at which a race passes from one to the next.
 
-A race is as urgent as its most urgent live event. The view `freshness` says the same in SQL.
+A race is as urgent as its most urgent live event. When an event is hot is `race_days`' to say, and is
+stored with it. The view `freshness` says the same in SQL.
 All of it is about instants: four hours before a gun are four hours, whatever the clocks on the
 wall do meanwhile. Pure: no I/O and no clock. Every datetime is aware and in UTC.
 """
@@ -16,11 +17,11 @@ from enum import StrEnum
 from itertools import groupby
 from operator import itemgetter
 
+from bibwire.domain.race_days import HOT_AFTER_START, HOT_BEFORE_START
 from bibwire.domain.sweeps import LIVE_AFTER_END, lasts_until
 
-NEAR_BEFORE_START = timedelta(hours=24)
-HOT_BEFORE_START = timedelta(hours=4)
-HOT_AFTER_START = timedelta(hours=1)
+# 24 hours before a start that is hot from 4 hours before.
+NEAR_BEFORE_HOT = timedelta(hours=20)
 
 
 class Tier(StrEnum):
@@ -42,10 +43,27 @@ _SECONDS = {Tier.HOT: 60.0, Tier.NEAR: 900.0, Tier.AFTERGLOW: 3_600.0, Tier.FAR:
 
 @dataclass(frozen=True, slots=True)
 class EventTimes:
-    """Start and end of an event, as instants; None: not given."""
+    """
+    Start and end of an event, as instants; None: not given.
+
+    `hot_from` and `hot_until`: as `race_days` has them; None: the owner's hours around the start.
+    `because`: why they are longer.
+    """
 
     starts_at: datetime | None
     ends_at: datetime | None
+    hot_from: datetime | None = None
+    hot_until: datetime | None = None
+    because: str | None = None
+
+    @property
+    def hot_span(self) -> tuple[datetime | None, datetime | None]:
+        """From when until when it is hot; None: never, or beyond the ends of the calendar."""
+        start = self.starts_at
+        return (
+            self.hot_from or (None if start is None else _moved(start, -HOT_BEFORE_START)),
+            self.hot_until or (None if start is None else _moved(start, HOT_AFTER_START)),
+        )
 
 
 def tier_of(events: Iterable[EventTimes], now: datetime) -> Tier | None:
@@ -96,38 +114,55 @@ def gun_of(events: Iterable[EventTimes], tier: Tier, now: datetime) -> datetime 
     return min(starts, key=lambda start: (start < now, abs(start - now)), default=None)
 
 
+def longer_because(events: Iterable[EventTimes], now: datetime) -> str | None:
+    """Return why a race is hot now, if it is hot for longer than the owner's hours; else None."""
+    because = None
+    for event in events:
+        if _tier_of_event(event, now) is Tier.HOT:
+            start = event.starts_at
+            if start is not None and -HOT_AFTER_START < start - now <= HOT_BEFORE_START:
+                return None
+            because = because or event.because
+    return because
+
+
 def _tier_of_event(event: EventTimes, now: datetime) -> Tier | None:
     # Differences, because an event "to be announced" in the year 9999 has no instant a week later.
     end = lasts_until(event.starts_at, event.ends_at)
     if end is not None and now - end >= LIVE_AFTER_END:
         return None
-    if event.starts_at is None:
-        return Tier.FAR
-    lead = event.starts_at - now
-    if lead > NEAR_BEFORE_START:
-        return Tier.FAR
-    if lead > HOT_BEFORE_START:
-        return Tier.NEAR
-    return Tier.HOT if lead > -HOT_AFTER_START else Tier.AFTERGLOW
+    tier = Tier.FAR
+    for instant, then in _steps(event):
+        if instant <= now and then is not None:
+            tier = then
+    return tier
 
 
 def _steps(event: EventTimes) -> list[tuple[datetime, Tier | None]]:
-    """Return the instants at which an event passes into a tier; the last one closes it."""
+    """Return the instants at which an event passes into a tier, in order; None closes it."""
+    hot_from, hot_until = event.hot_span
+    steps: list[tuple[datetime | None, Tier | None]] = [
+        (_moved(hot_from, -NEAR_BEFORE_HOT), Tier.NEAR),
+        (hot_from, Tier.HOT),
+        (hot_until, Tier.AFTERGLOW),
+    ]
+    if event.starts_at is None:
+        # Of a day without a start: it may be meant for another one.
+        steps.append((_moved(hot_until, LIVE_AFTER_END), Tier.FAR))
     end = lasts_until(event.starts_at, event.ends_at)
-    if end is None:
-        return []
-    steps: list[tuple[datetime | None, Tier | None]] = [(_moved(end, LIVE_AFTER_END), None)]
-    if event.starts_at is not None:
-        steps += [
-            (_moved(event.starts_at, -NEAR_BEFORE_START), Tier.NEAR),
-            (_moved(event.starts_at, -HOT_BEFORE_START), Tier.HOT),
-            (_moved(event.starts_at, HOT_AFTER_START), Tier.AFTERGLOW),
-        ]
-    return [(instant, tier) for instant, tier in steps if instant is not None]
+    found = [(instant, tier) for instant, tier in steps if instant is not None]
+    closes_at = _moved(end, LIVE_AFTER_END)
+    if closes_at is not None:
+        # A day that lasts longer than its events may outlive them.
+        found = [(instant, tier) for instant, tier in found if instant < closes_at]
+        found.append((closes_at, None))
+    return found
 
 
-def _moved(instant: datetime, by: timedelta) -> datetime | None:
-    """Return the instant that much later; None beyond the ends of the calendar."""
+def _moved(instant: datetime | None, by: timedelta) -> datetime | None:
+    """Return the instant that much later; None beyond the ends of the calendar, or of None."""
+    if instant is None:
+        return None
     try:
         return instant + by
     except OverflowError:

@@ -8,9 +8,10 @@ time it is due.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -20,14 +21,14 @@ from bibwire.clock import Clock
 from bibwire.domain import schedule as rules
 from bibwire.domain.budget import Budget, Urgency, room
 from bibwire.domain.errors import InvariantBroken
-from bibwire.domain.schedule import PartnerPlan, Shortage, Tier
+from bibwire.domain.schedule import PartnerPlan, ScopeFacts, Shortage, Tier
 from bibwire.domain.shortages import is_news, is_over, to_tell
 from bibwire.store import schedule, shortages
 from bibwire.store.database import Connection, Database
 from bibwire.store.jobs import Jobs
 from bibwire.store.partners import Partner
 from bibwire.store.permits import budget_of_partner, budgets
-from bibwire.store.schedule import Claimed, Due
+from bibwire.store.schedule import Claimed, Due, Scheduled
 
 SWEEP: Final = "sweep"
 DISCOVER: Final = "discover"
@@ -248,9 +249,11 @@ def _paid_for(
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """
-    What is planned for a partner: its polls, the next shortage, and its races' names.
+    What is scheduled for a partner: its polls, the next shortage, and its races' names.
 
     `blocked_until`: no call is made before, for the vendor asked for none; None: calls are made.
+    `plan` has each live race as it stands in the schedule; one that is not in `scheduled` stands there
+    as the planner would plan it now.
     """
 
     partner: str
@@ -258,34 +261,58 @@ class Outlook:
     blocked_until: datetime | None
     calls_per_hour: int
     plan: PartnerPlan
+    scheduled: dict[int, Scheduled]
     shortage: Shortage | None
     names: dict[int, str]
+    now: datetime
 
 
 async def outlook(db: Database, partner: Partner, *, now: datetime) -> Outlook:
-    """Return what is planned for a partner; nothing is written."""
+    """Return what is scheduled for a partner; nothing is written."""
     async with db.transaction() as connection:
-        plan, shortage, names, budget = await _planned(connection, partner.partner_id, now)
+        plan, shortage, facts, budget = await _planned(connection, partner.partner_id, now)
+        standing = await schedule.scheduled(connection, partner.partner_id)
+    by_id = {each.race_id: each for each in facts}
+    polls = tuple(
+        poll
+        if (stands := standing.get(poll.race_id)) is None
+        else rules.poll_of(
+            by_id[poll.race_id],
+            stands.tier,
+            stands.every_seconds,
+            calls_per_hour=_plannable(budget),
+            now=now,
+        )
+        for poll in plan.polls
+    )
     blocked = budget.blocked_until
     return Outlook(
         partner=partner.name,
         paused=partner.paused_at is not None,
         blocked_until=blocked if blocked is not None and blocked > now else None,
         calls_per_hour=budget.limit_ahead,
-        plan=plan,
+        plan=replace(
+            plan, polls=polls, planned_calls_per_hour=math.fsum(poll.calls_per_hour for poll in polls)
+        ),
+        scheduled=standing,
         shortage=shortage,
-        names=names,
+        names={race_id: each.name for race_id, each in by_id.items()},
+        now=now,
     )
 
 
 async def _planned(
     connection: Connection, partner_id: int, now: datetime, *, budget_time: datetime | None = None
-) -> tuple[PartnerPlan, Shortage | None, dict[int, str], Budget]:
+) -> tuple[PartnerPlan, Shortage | None, list[ScopeFacts], Budget]:
     facts = await schedule.facts(connection, partner_id, now=now)
     budget = await budget_of_partner(connection, partner_id, now=budget_time)
-    # What history and reconciliation took of this hour cannot be spent on polls any more.
-    taken = budget.spent_by_urgency[Urgency.BACKFILL] + budget.spent_by_urgency[Urgency.RECONCILE]
-    plan = rules.plan(facts, calls_per_hour=max(1, budget.limit_ahead - taken), now=now)
+    plan = rules.plan(facts, calls_per_hour=_plannable(budget), now=now)
     # A limit that was lowered has recovered long before most of what is foreseen.
     shortage = rules.foresee(facts, calls_per_hour=budget.limit, now=now)
-    return plan, shortage, {each.race_id: each.name for each in facts}, budget
+    return plan, shortage, facts, budget
+
+
+def _plannable(budget: Budget) -> int:
+    """Return the calls an hour to plan with: those history and reconciliation took are spent."""
+    taken = budget.spent_by_urgency[Urgency.BACKFILL] + budget.spent_by_urgency[Urgency.RECONCILE]
+    return max(1, budget.limit_ahead - taken)

@@ -353,7 +353,7 @@ class Slices:
             await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now)
             if isinstance(error, EventGone):
                 # The list tells whether it is.
-                await schedule.discover_by(self._db, scope.partner_id, by=now + GONE_AGAIN)
+                await schedule.discover_by(self._db, *key, by=now + GONE_AGAIN, now=now)
         log.warning(
             "race not polled",
             action="sweep",

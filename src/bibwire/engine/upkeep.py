@@ -15,31 +15,32 @@ from bibwire.clock import Clock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.daily import next_of_day
 from bibwire.domain.errors import BibwireError, CallerRefused, DatabaseUnavailable, PartnerStopped
+from bibwire.domain.pace import discovery_seconds
 from bibwire.engine.clients import Clients
-from bibwire.engine.discovery import discover
+from bibwire.engine.discovery import Discovered, discover
 from bibwire.store import schedule
 from bibwire.store.call_stats import prune
 from bibwire.store.database import Database
 from bibwire.store.partners import Partner, Partners
+from bibwire.store.permits import budget_of_partner
 
 MAINTAIN: Final = "maintain"
 MAINTAIN_SECONDS: Final = 300.0
-AGAIN_AFTER_FAILURE: Final = timedelta(minutes=10)
+AGAIN_AFTER_FAILURE: Final = timedelta(minutes=5)
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryTimes:
-    """When race lists are read each day, and in which zone."""
+    """When all race lists are read each day, and in which zone; between, the lists of coming races are."""
 
     times: Sequence[time]
     zone: ZoneInfo
 
-    def next_after(self, now: datetime, *, any_hot: bool) -> datetime:
-        """Return when a partner's race list is read next."""
-        daily = next_of_day(self.times, self.zone, now=now)
-        return min(daily, now + schedule.HOT_DISCOVERY) if any_hot else daily
+    def next_full(self, now: datetime) -> datetime:
+        """Return when all of a partner's race lists are read next."""
+        return next_of_day(self.times, self.zone, now=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +76,24 @@ class Upkeep:
         """
         partner = await self._partners.find(int(args["partner_id"]))
         if partner is not None and partner.paused_at is None:
-            await self.read_list(partner)
+            full = await schedule.full_list_is_due(self._db, partner.partner_id, now=self._clock.now())
+            await self.read_list(partner, everything=full)
 
-    async def read_list(self, partner: Partner) -> Found:
-        """Read a partner's race list and note when to read it next; an error is told, not raised."""
+    async def read_list(self, partner: Partner, *, everything: bool = True) -> Found:
+        """
+        Read a partner's race lists and note when to read them next; an error is told, not raised.
+
+        Args:
+            everything: All of them, or that of coming races alone.
+        """
         error: str | None = None
-        races = 0
+        read: Discovered | None = None
         began_at = self._clock.now()
         try:
             async with self._clients.use(partner, Urgency.DELTA) as client:
-                found = await discover(self._db, client, self._clock, partner.partner_id)
-            races = len(found.race_ids)
+                read = await discover(
+                    self._db, client, self._clock, partner.partner_id, everything=everything
+                )
         except DatabaseUnavailable:
             raise
         except BibwireError as caught:
@@ -94,14 +102,32 @@ class Upkeep:
                 await self._partners.mark_failing(partner, error)
             log.warning("race list not read", action="discover", partner=partner.name, error=error)
         else:
-            log.info("race list read", action="discover", partner=partner.name, races=races)
+            # Every 15 minutes is no news.
+            (log.info if read.everything else log.debug)(
+                "race list read",
+                action="discover",
+                partner=partner.name,
+                races=len(read.race_ids),
+                everything=read.everything,
+            )
         now = self._clock.now()
-        next_at = self._times.next_after(now, any_hot=await schedule.any_hot(self._db, partner.partner_id))
-        if error is not None:
-            next_at = min(next_at, now + AGAIN_AFTER_FAILURE)
-        await schedule.record_discovery(self._db, partner.partner_id, next_at=next_at, error=error, now=now)
+        budget = await budget_of_partner(self._db, partner.partner_id)
+        await schedule.record_discovery(
+            self._db,
+            partner.partner_id,
+            next_at=now
+            + (
+                timedelta(seconds=discovery_seconds(budget.limit_ahead))
+                if error is None
+                else AGAIN_AFTER_FAILURE
+            ),
+            next_full_at=self._times.next_full(now) if read is not None and read.everything else None,
+            error=error,
+            note=None if read is None else read.note,
+            now=now,
+        )
         new = await schedule.found_since(self._db, partner.partner_id, since=began_at)
-        return Found(partner.name, races, *new, error)
+        return Found(partner.name, 0 if read is None else len(read.race_ids), *new, error)
 
     async def maintain(self, args: Mapping[str, Any], stopping: asyncio.Event) -> None:
         """Count detection lags, and clear away what nobody needs any more."""

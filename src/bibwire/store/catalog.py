@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bibwire.domain.backfill import PastRace, newest_first
+from bibwire.domain.instants import race_zone, zone_named
+from bibwire.domain.race_days import HotSpan, Start, hot_spans
 from bibwire.domain.records import Race, UnreadableRow
 from bibwire.domain.sweeps import LIVE_AFTER_END, is_live
 from bibwire.store import quarantine
@@ -58,7 +60,11 @@ async def store_races(
     named = statements("catalog")
     # A page that shifted while it was read may show a race twice; the last one counts.
     by_id = {race.race_id: race for race in races}
-    events = {event.event_id: event for race in by_id.values() for event in race.events}
+    events = {
+        event.event_id: (event, span)
+        for race in by_id.values()
+        for event, span in zip(race.events, _hot_spans(race), strict=True)
+    }
     async with db.transaction() as connection:
         await connection.execute(named["lock_list"], {"partner_id": partner_id})
         await connection.execute(named["make_race_stage"])
@@ -81,7 +87,7 @@ async def store_races(
                     )
                 )
         async with connection.cursor().copy(named["copy_events"]) as copy:
-            for event in events.values():
+            for event, span in events.values():
                 await copy.write_row(
                     (
                         partner_id,
@@ -94,6 +100,9 @@ async def store_races(
                         event.distance_m,
                         event.event_type,
                         encode_json(event.additional_data).decode(),
+                        None if span is None else span.hot_from,
+                        None if span is None else span.hot_until,
+                        None if span is None else span.because,
                         now,
                         now,
                     )
@@ -103,10 +112,20 @@ async def store_races(
         await connection.execute(named["relist_returned"], {"now": now})
         await connection.execute(named["merge_races"])
         await connection.execute(named["merge_events"])
+        await connection.execute(named["open_scopes"], {"over_before": now - LIVE_AFTER_END})
         for name in ("note_shown_races", "note_shown_events"):
             await connection.execute(named[name], {"reading": reading})
         entries = [quarantine.Entry(row.reason, row.raw, None) for row in unreadable]
         await quarantine.keep(connection, partner_id, None, "races", entries, now=now)
+
+
+def _hot_spans(race: Race) -> list[HotSpan | None]:
+    return hot_spans(
+        [Start(event.starts_at, event.ends_at) for event in race.events],
+        zone=zone_named(race.timezone),
+        fallback=race_zone(race.timezone),
+        next_date=race.next_date,
+    )
 
 
 async def next_reading(db: Database) -> int:
@@ -141,16 +160,50 @@ async def note_list(
         listed = sorted({*race_ids, *(row[0] for row in await races.fetchall())})
         events = await connection.execute(named["events_shown_since"], key)
         found = sorted({*event_ids, *(row[0] for row in await events.fetchall())})
-        values = {**key, "race_ids": listed, "event_ids": found, "began_at": began_at, "now": now}
+        values = {
+            **key,
+            "race_ids": listed,
+            "event_ids": found,
+            "began_at": began_at,
+            "over_before": now - LIVE_AFTER_END,
+            "now": now,
+        }
         for name in (
             "note_unlisted",
             "reread_unlisted",
             "mark_unlisted",
+            "ask_after_unlisted",
+            "ask_after_events",
             "events_found",
             "events_gone",
             "list_read",
         ):
             await connection.execute(named[name], values)
+
+
+async def note_coming(
+    db: Database, partner_id: int, *, race_ids: Collection[int], reading: int, now: datetime
+) -> int:
+    """
+    Note what a complete list of coming races shows; return how many are missing that the last one showed.
+
+    Args:
+        reading: Number of its first page.
+    """
+    named = statements("catalog")
+    values = {
+        "partner_id": partner_id,
+        "reading": reading,
+        "race_ids": sorted(race_ids),
+        "over_before": now - LIVE_AFTER_END,
+        "now": now,
+    }
+    async with db.transaction() as connection:
+        await connection.execute(named["lock_list"], values)
+        missing = await (await connection.execute(named["left_coming"], values)).fetchall()
+        await connection.execute(named["note_coming"], values)
+        await connection.execute(named["ask_after_events"], values)
+    return len(missing)
 
 
 async def lose_access(db: Database, partner_id: int, race_id: int, *, now: datetime) -> None:

@@ -93,6 +93,8 @@ class CallerBlock:
 
 # What a poll itself may take before a race is called late.
 POLL_SECONDS = 5.0
+# What is due for so long is in nobody's hands: the planner looks every 5 s, and a job takes its minute.
+OVERDUE_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class RaceState:
     `starts_at` is its next start, or its last one where none is ahead; `target_seconds` is
     None where no event is live. `as_of` is the instant to which all is complete; `age_seconds` is
     about participants, because the removed list may be read less often than the target.
+    `next_due_at`: when the schedule polls it; None: it is not scheduled. `due_for_seconds`: since then.
     """
 
     partner: str
@@ -117,6 +120,20 @@ class RaceState:
     last_error: str | None
     access_lost_at: datetime | None
     removed_as_of: datetime | None
+    next_due_at: datetime | None
+    due_for_seconds: float | None
+    partner_paused: bool
+
+    @property
+    def late_because(self) -> str:
+        """Why it may be late, in words, as far as the schedule tells."""
+        if self.partner_paused:
+            return "its partner is paused"
+        if self.next_due_at is None:
+            return "not scheduled: is 'bibwire run' going on?"
+        if (self.due_for_seconds or 0) > OVERDUE_SECONDS:
+            return "due, and not polled: is 'bibwire run' going on?"
+        return "not loaded yet" if self.age_seconds is None else "late"
 
     @property
     def is_late(self) -> bool:
@@ -386,7 +403,7 @@ class Reports:
         return Status(
             partners=await self.partners(),
             caller_blocks=[CallerBlock(*row) for row in await blocked_callers(self._database)],
-            races=[RaceState(*row) for row in await self._rows("race_states")],
+            races=await self.races(),
             lags=[Lag(*row) for row in await self._rows("lags")],
             quarantine=[Quarantined(*row) for row in await self._rows("quarantined")],
             last_runs=[Run(*row) for row in await self._rows("last_runs", limit=runs)],
@@ -405,6 +422,14 @@ class Reports:
             for row in rows
             if row[0] in spent
         ]
+
+    async def races(self) -> list[RaceState]:
+        """Return how fresh each race is that is kept fresh or cannot be, the most urgent first."""
+        return [RaceState(*row) for row in await self._rows("race_states")]
+
+    async def race_lists(self) -> list[tuple[str, str | None, str | None]]:
+        """Return partners whose race lists were odd or were not read: name, what was odd, why not."""
+        return [(row[0], row[1], row[2]) for row in await self._rows("race_lists")]
 
     async def ends_before_start(self, *, now: datetime) -> list[EndsBeforeStart]:
         """Return the events live at `now` whose end is before their start."""

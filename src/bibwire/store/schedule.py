@@ -21,8 +21,6 @@ from bibwire.store.database import Connection, Database, statements
 
 # Longer than a job's slice and its wait for a place: a live job's scope is not queued again.
 CLAIM = timedelta(seconds=150)
-# How long a race that is about to start is believed to start when it said.
-HOT_DISCOVERY = timedelta(hours=1)
 RUNS_KEPT = timedelta(days=90)
 LAGS_KEPT = timedelta(days=400)
 # Both clocks tick in whole seconds or less: what differs by less is no news.
@@ -48,6 +46,16 @@ class Claimed:
     tier: Tier
     loaded: bool
     polls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """What stands in the schedule for a race. `polled_at`: begin of its last successful poll."""
+
+    tier: Tier
+    every_seconds: float
+    next_due_at: datetime
+    polled_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +92,16 @@ async def facts(connection: Connection, partner_id: int, *, now: datetime) -> li
     over_after = now - LIVE_AFTER_END - timedelta(days=1)
     events: dict[int, list[EventTimes]] = {}
     rest: dict[int, tuple[Any, ...]] = {}
-    for race_id, name, starts_at, ends_at, *seen in await _run(
+    news: set[int] = set()
+    for race_id, name, starts_at, ends_at, hot_from, hot_until, because, is_new, *seen in await _run(
         connection, "facts", partner_id=partner_id, over_after=over_after
     ):
         if is_live(starts_at, ends_at, now=now):
-            events.setdefault(race_id, []).append(EventTimes(starts_at, ends_at))
+            times = EventTimes(starts_at, ends_at, hot_from, hot_until, because)
+            events.setdefault(race_id, []).append(times)
             rest[race_id] = (name, *seen)
+            if is_new:
+                news.add(race_id)
     found = []
     for race_id, (name, rate, rate_at, failures, loaded, list_length) in rest.items():
         found.append(
@@ -100,11 +112,18 @@ async def facts(connection: Connection, partner_id: int, *, now: datetime) -> li
                 changes_per_minute=rate_after(rate, rate_at, 0, now),
                 failures=failures,
                 loaded=loaded,
+                news=race_id in news,
                 # A first load asks for all at once, and learns by it how long a list is believed.
                 calls=math.ceil(len(events[race_id]) / list_length) if loaded else 1,
             )
         )
     return found
+
+
+async def scheduled(connection: Connection, partner_id: int) -> dict[int, Scheduled]:
+    """Return what stands in the schedule for a partner, by race; others are not scheduled."""
+    rows = await _run(connection, "scheduled", partner_id=partner_id)
+    return {race_id: Scheduled(Tier(tier), *rest) for race_id, tier, *rest in rows}
 
 
 async def store_plan(
@@ -126,6 +145,7 @@ async def store_plan(
         tiers=[poll.tier.value for poll in plan.polls],
         poll_every=[poll.every_seconds for poll in plan.polls],
         removed_every=[poll.removed_every_seconds for poll in plan.polls],
+        at_once=[poll.at_once for poll in plan.polls],
         now=now,
     )
     await _run(connection, "close_scopes", **key)
@@ -134,8 +154,6 @@ async def store_plan(
         "store_plan",
         partner_id=partner_id,
         next_plan_at=again_at,
-        hot=any(poll.tier is Tier.HOT for poll in plan.polls),
-        discover_by=now + HOT_DISCOVERY,
         now=now,
         usable=plan.usable_calls_per_hour,
         needed=plan.needed_calls_per_hour,
@@ -238,9 +256,9 @@ async def close(
     await db.fetch(_named("close"), partner_id=partner_id, race_id=race_id, now=now, discover_by=discover_by)
 
 
-async def discover_by(db: Database, partner_id: int, *, by: datetime) -> None:
-    """Read a partner's race list at that instant at the latest."""
-    await db.fetch(_named("discover_by"), partner_id=partner_id, discover_by=by)
+async def discover_by(db: Database, partner_id: int, race_id: int, *, by: datetime, now: datetime) -> None:
+    """List all races of a partner at that instant at the latest, because an event of one was not found."""
+    await db.fetch(_named("discover_by"), partner_id=partner_id, race_id=race_id, discover_by=by, now=now)
 
 
 async def discover_all(db: Database) -> None:
@@ -315,11 +333,38 @@ async def record_verification(
     )
 
 
+async def full_list_is_due(db: Database, partner_id: int, *, now: datetime) -> bool:
+    """Say whether all of a partner's races are to be listed, and not those to come alone."""
+    [[due]] = await db.fetch(_named("full_list_is_due"), partner_id=partner_id, now=now)
+    return bool(due)
+
+
 async def record_discovery(
-    db: Database, partner_id: int, *, next_at: datetime, error: str | None, now: datetime
+    db: Database,
+    partner_id: int,
+    *,
+    next_at: datetime,
+    next_full_at: datetime | None,
+    error: str | None,
+    note: str | None,
+    now: datetime,
 ) -> None:
-    """Note a discovery, and that its partner is to be planned anew."""
-    await db.fetch(_named("record_discovery"), partner_id=partner_id, next_at=next_at, error=error, now=now)
+    """
+    Note a discovery, and that its partner is to be planned anew.
+
+    Args:
+        next_full_at: When all races are listed next; None: it was not all of them, and stays as it is.
+        note: What was odd about the lists.
+    """
+    await db.fetch(
+        _named("record_discovery"),
+        partner_id=partner_id,
+        next_at=next_at,
+        next_full_at=next_full_at,
+        error=error,
+        note=note,
+        now=now,
+    )
 
 
 async def found_since(db: Database, partner_id: int, *, since: datetime) -> tuple[int, int]:

@@ -13,7 +13,7 @@ COPY race_stage (
 -- name: copy_events
 COPY event_stage (
     partner_id, event_id, race_id, name, starts_at, ends_at, distance, distance_m, event_type,
-    additional_data, first_seen_at, changed_at
+    additional_data, hot_from, hot_until, hot_because, first_seen_at, changed_at
 ) FROM STDIN;
 
 -- name: next_reading
@@ -49,7 +49,8 @@ WHERE r.partner_id = s.partner_id
 
 -- name: note_shown_events
 UPDATE bibwire.events AS e
-SET list_reading = %(reading)s
+SET list_reading = %(reading)s,
+    unlisted_at = NULL
 FROM event_stage AS s
 WHERE e.partner_id = s.partner_id
   AND e.event_id = s.event_id;
@@ -67,6 +68,23 @@ SELECT event_id
 FROM bibwire.events
 WHERE partner_id = %(partner_id)s
   AND list_reading >= %(reading)s;
+
+-- name: left_coming
+-- Races that the last list of coming races showed and this one does not.
+SELECT r.race_id
+FROM bibwire.races AS r
+WHERE r.partner_id = %(partner_id)s
+  AND r.coming_reading < %(reading)s
+  AND r.unlisted_at IS NULL
+  AND r.removed_at IS NULL
+  AND r.race_id <> ALL (%(race_ids)s);
+
+-- name: note_coming
+-- What a list of coming races shows; what it does not show is asked after once, and forgotten here.
+UPDATE bibwire.races AS r
+SET coming_reading = CASE WHEN r.race_id = ANY (%(race_ids)s) THEN %(reading)s END
+WHERE r.partner_id = %(partner_id)s
+  AND (r.race_id = ANY (%(race_ids)s) OR r.coming_reading < %(reading)s);
 
 -- name: note_unlisted
 -- Races that a complete list, begun at `reading`, is the first not to show.
@@ -123,21 +141,21 @@ SET name = excluded.name,
 -- Store events that are new or differ; one that was gone is back.
 INSERT INTO bibwire.events AS e (
     partner_id, event_id, race_id, name, starts_at, ends_at, distance, distance_m, event_type,
-    additional_data, first_seen_at, changed_at
+    additional_data, hot_from, hot_until, hot_because, first_seen_at, changed_at
 )
 SELECT
     s.partner_id, s.event_id, s.race_id, s.name, s.starts_at, s.ends_at, s.distance, s.distance_m,
-    s.event_type, s.additional_data, s.first_seen_at, s.changed_at
+    s.event_type, s.additional_data, s.hot_from, s.hot_until, s.hot_because, s.first_seen_at, s.changed_at
 FROM event_stage AS s
 LEFT JOIN bibwire.events AS old USING (partner_id, event_id)
 WHERE old.event_id IS NULL
    OR old.removed_at IS NOT NULL
    OR (
        s.race_id, s.name, s.starts_at, s.ends_at, s.distance, s.distance_m, s.event_type,
-       s.additional_data
+       s.additional_data, s.hot_from, s.hot_until, s.hot_because
    ) IS DISTINCT FROM (
        old.race_id, old.name, old.starts_at, old.ends_at, old.distance, old.distance_m, old.event_type,
-       old.additional_data
+       old.additional_data, old.hot_from, old.hot_until, old.hot_because
    )
 ON CONFLICT (partner_id, event_id) DO UPDATE
 SET race_id = excluded.race_id,
@@ -148,8 +166,39 @@ SET race_id = excluded.race_id,
     distance_m = excluded.distance_m,
     event_type = excluded.event_type,
     additional_data = excluded.additional_data,
+    hot_from = excluded.hot_from,
+    hot_until = excluded.hot_until,
+    hot_because = excluded.hot_because,
     changed_at = excluded.changed_at,
     removed_at = NULL;
+
+-- name: open_scopes
+-- A race with a live event has a scope from the moment it is stored, so that whoever asks which race
+-- is not polled asks the scopes.
+WITH live AS (
+    SELECT DISTINCT s.partner_id, s.race_id
+    FROM event_stage AS s
+    WHERE coalesce(greatest(s.starts_at, s.ends_at) > %(over_before)s::timestamptz, true)
+      -- A race's own page may tell of events before any list has told of the race.
+      AND EXISTS (
+          SELECT
+          FROM bibwire.races AS r
+          WHERE r.partner_id = s.partner_id AND r.race_id = s.race_id
+      )
+),
+
+opened AS (
+    INSERT INTO bibwire.scopes (partner_id, race_id)
+    SELECT l.partner_id, l.race_id
+    FROM live AS l
+    ON CONFLICT DO NOTHING
+)
+
+INSERT INTO bibwire.streams (partner_id, race_id, stream)
+SELECT l.partner_id, l.race_id, b.stream
+FROM live AS l
+CROSS JOIN (VALUES ('participants'), ('removed')) AS b (stream)
+ON CONFLICT DO NOTHING;
 
 -- name: reread_unlisted
 -- Rights may be lost since the last complete list: what such races answered since is not believed.
@@ -222,6 +271,38 @@ WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
 UPDATE bibwire.events
 SET not_found_at = coalesce(not_found_at, %(now)s)
 WHERE partner_id = %(partner_id)s AND event_id = %(event_id)s;
+
+-- name: ask_after_unlisted
+-- Races that a complete list is the first not to show: whether they are gone is asked at once.
+UPDATE bibwire.scopes AS c
+SET next_due_at = least(c.next_due_at, %(now)s)
+FROM bibwire.races AS r
+WHERE r.partner_id = %(partner_id)s
+  AND r.unlisted_at = %(now)s
+  AND c.partner_id = r.partner_id
+  AND c.race_id = r.race_id
+  AND c.next_due_at > %(now)s;
+
+-- name: ask_after_events
+-- Events that may be live and that a list, begun at `reading`, shows their race without: likewise.
+WITH gone AS (
+    UPDATE bibwire.events AS e
+    SET unlisted_at = %(now)s
+    WHERE e.partner_id = %(partner_id)s
+      AND e.race_id = ANY (%(race_ids)s)
+      AND e.list_reading < %(reading)s
+      AND e.unlisted_at IS NULL
+      AND e.removed_at IS NULL
+      AND coalesce(e.lasts_until > %(over_before)s, true)
+    RETURNING e.race_id
+)
+
+UPDATE bibwire.scopes AS c
+SET next_due_at = least(c.next_due_at, %(now)s)
+FROM gone AS g
+WHERE c.partner_id = %(partner_id)s
+  AND c.race_id = g.race_id
+  AND c.next_due_at > %(now)s;
 
 -- name: events_found
 -- A complete race list shows these.

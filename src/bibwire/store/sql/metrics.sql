@@ -49,7 +49,7 @@ SELECT
     l.p95_seconds,
     l.worst_seconds
 FROM bibwire.freshness AS f
-JOIN bibwire.scopes AS s USING (partner_id, race_id)
+LEFT JOIN bibwire.scopes AS s USING (partner_id, race_id)
 JOIN bibwire.races AS r USING (partner_id, race_id)
 JOIN bibwire.partners AS p USING (partner_id)
 LEFT JOIN LATERAL (

@@ -164,7 +164,8 @@ WHERE partner_id = %(partner_id)s;
 -- Let the schedule read the partner's race list and plan its polls at once.
 UPDATE bibwire.plans
 SET next_plan_at = '2000-01-01 00:00:00+00',
-    next_discovery_at = '2000-01-01 00:00:00+00'
+    next_discovery_at = '2000-01-01 00:00:00+00',
+    next_full_list_at = '2000-01-01 00:00:00+00'
 WHERE partner_id = %(partner_id)s;
 
 -- name: forgive

@@ -125,10 +125,14 @@ SELECT
     f.failing_since,
     f.last_error,
     r.access_lost_at,
-    f.removed_as_of
+    f.removed_as_of,
+    s.next_due_at,
+    extract(epoch FROM now() - s.next_due_at)::double precision,
+    p.paused_at IS NOT NULL
 FROM bibwire.freshness AS f
 JOIN bibwire.partners AS p USING (partner_id)
 JOIN bibwire.races AS r USING (partner_id, race_id)
+LEFT JOIN bibwire.scopes AS s USING (partner_id, race_id)
 CROSS JOIN LATERAL (
     SELECT coalesce(min(e.starts_at) FILTER (WHERE e.starts_at > now()), max(e.starts_at)) AS starts_at
     FROM bibwire.events AS e
@@ -137,6 +141,15 @@ CROSS JOIN LATERAL (
 WHERE r.removed_at IS NULL
   AND (f.target_seconds IS NOT NULL OR f.failing_since IS NOT NULL)
 ORDER BY f.target_seconds NULLS LAST, f.participants_as_of NULLS FIRST, p.name, f.race_id;
+
+-- name: race_lists
+-- Partners whose race lists were cut short when they were last read, or could not be read.
+SELECT p.name, l.list_note, l.discovery_error
+FROM bibwire.plans AS l
+JOIN bibwire.partners AS p USING (partner_id)
+WHERE p.paused_at IS NULL
+  AND (l.list_note IS NOT NULL OR l.discovery_error IS NOT NULL)
+ORDER BY p.name;
 
 -- name: lags
 -- How soon changes were seen in each hour of the last 24, the newest first; and whether it is a

@@ -11,20 +11,32 @@ FOR UPDATE SKIP LOCKED;
 -- The events of a partner's scopes that may be live, with what was seen of each scope. A scope
 -- under a paused partner or a refused key has none.
 SELECT
-    e.race_id, r.name, e.starts_at, e.ends_at, coalesce(s.changes_per_minute, 0), s.rate_at,
-    coalesce(s.failures, 0), s.loaded_at IS NOT NULL,
+    e.race_id, r.name, e.starts_at, e.ends_at, e.hot_from, e.hot_until, e.hot_because,
+    -- Whether it waits for its own first load.
+    s.loaded_at IS NOT NULL AND e.not_found_at IS NULL AND coalesce(e.event_id <> ALL (t.event_ids), true),
+    coalesce(s.changes_per_minute, 0), s.rate_at, coalesce(s.failures, 0), s.loaded_at IS NOT NULL,
     CASE WHEN s.one_event_since IS NULL THEN c.trusted_list_length ELSE 1 END
 FROM bibwire.events AS e
 JOIN bibwire.races AS r USING (partner_id, race_id)
 JOIN bibwire.partners AS p USING (partner_id)
 JOIN bibwire.credentials AS c USING (partner_id)
 LEFT JOIN bibwire.scopes AS s USING (partner_id, race_id)
+LEFT JOIN bibwire.streams AS t
+    ON t.partner_id = e.partner_id AND t.race_id = e.race_id AND t.stream = 'participants'
 WHERE e.partner_id = %(partner_id)s
   AND p.paused_at IS NULL
   AND e.removed_at IS NULL
   AND r.removed_at IS NULL
   AND (e.lasts_until >= %(over_after)s OR e.lasts_until IS NULL)
 ORDER BY e.race_id, e.event_id;
+
+-- name: scheduled
+-- What stands in the schedule for a partner's races: tier, pace, when each is due, and was last polled.
+SELECT s.race_id, s.tier, s.poll_every_seconds, s.next_due_at, s.polled_at
+FROM bibwire.scopes AS s
+WHERE s.partner_id = %(partner_id)s
+  AND s.tier IS NOT NULL
+  AND s.next_due_at IS NOT NULL;
 
 -- name: open_scopes
 -- Make sure that the scopes and their streams have rows.
@@ -49,26 +61,30 @@ CROSS JOIN (VALUES ('participants'), ('removed')) AS both_streams (stream)
 ON CONFLICT DO NOTHING;
 
 -- name: store_polls
--- What was planned. A scope never comes up later than planned, unless it fails or a job has it.
+-- What was planned. A scope never comes up later than planned, unless it fails or a job has it; one
+-- with an event that was never loaded comes up at once.
 UPDATE bibwire.scopes AS s
 SET tier = w.tier,
     poll_every_seconds = w.poll_every,
     removed_every_seconds = w.removed_every,
     next_due_at = CASE
+        -- Before the plan says so: who waits for a first load has been waiting since it was found.
+        WHEN w.at_once THEN least(s.next_due_at, %(now)s)
         WHEN s.next_due_at IS NULL THEN greatest(%(now)s, s.polled_at + make_interval(secs => w.poll_every))
         WHEN s.failures > 0 THEN least(s.next_due_at, %(now)s + make_interval(secs => w.poll_every))
         ELSE least(s.next_due_at, s.polled_at + make_interval(secs => w.poll_every))
     END
 FROM unnest(
     %(race_ids)s::bigint[], %(tiers)s::text[], %(poll_every)s::double precision[],
-    %(removed_every)s::double precision[]
-) AS w (race_id, tier, poll_every, removed_every)
+    %(removed_every)s::double precision[], %(at_once)s::boolean[]
+) AS w (race_id, tier, poll_every, removed_every, at_once)
 WHERE s.partner_id = %(partner_id)s
   AND s.race_id = w.race_id
   AND (
       (s.tier, s.poll_every_seconds, s.removed_every_seconds)
       IS DISTINCT FROM (w.tier, w.poll_every, w.removed_every)
       OR s.next_due_at IS NULL
+      OR (w.at_once AND s.next_due_at > %(now)s)
   );
 
 -- name: close_scopes
@@ -85,10 +101,6 @@ WHERE partner_id = %(partner_id)s
 -- name: store_plan
 UPDATE bibwire.plans
 SET next_plan_at = %(next_plan_at)s,
-    -- Organisers move starts at the last moment.
-    next_discovery_at = CASE
-        WHEN %(hot)s::boolean THEN least(next_discovery_at, %(discover_by)s) ELSE next_discovery_at
-    END,
     planned_at = %(now)s,
     usable_calls_per_hour = %(usable)s,
     needed_calls_per_hour = %(needed)s,
@@ -235,24 +247,52 @@ UPDATE bibwire.plans
 SET next_discovery_at = %(again_at)s
 WHERE partner_id = ANY (%(partner_ids)s);
 
+-- name: full_list_is_due
+SELECT coalesce(bool_or(p.next_full_list_at <= %(now)s), true)
+FROM bibwire.plans AS p
+WHERE p.partner_id = %(partner_id)s;
+
 -- name: record_discovery
--- Whether any race of the partner is hot, for when to look again, is asked before: see `any_hot`.
+-- A full list that was asked for meanwhile is not put off. A failure is, whatever is due.
 UPDATE bibwire.plans
-SET next_discovery_at = %(next_at)s,
+SET next_full_list_at = coalesce(%(next_full_at)s, next_full_list_at),
+    next_discovery_at = CASE
+        WHEN %(error)s::text IS NULL THEN least(%(next_at)s, coalesce(%(next_full_at)s, next_full_list_at))
+        ELSE %(next_at)s::timestamptz
+    END,
     discovered_at = CASE WHEN %(error)s::text IS NULL THEN %(now)s::timestamptz ELSE discovered_at END,
     discovery_error = %(error)s,
+    list_note = CASE WHEN %(next_full_at)s::timestamptz IS NULL THEN list_note ELSE %(note)s END,
     next_plan_at = least(next_plan_at, %(now)s)
 WHERE partner_id = %(partner_id)s;
 
 -- name: discover_by
-UPDATE bibwire.plans
-SET next_discovery_at = least(next_discovery_at, %(discover_by)s)
-WHERE partner_id = %(partner_id)s;
+-- At once if a list has shown the race without an event that the vendor did not find: then the next one
+-- settles it. Otherwise a list and an answer contradict each other, and may for long.
+UPDATE bibwire.plans AS p
+SET next_discovery_at = least(p.next_discovery_at, x.by),
+    next_full_list_at = least(p.next_full_list_at, x.by)
+FROM (
+    SELECT CASE
+        WHEN EXISTS (
+            SELECT
+            FROM bibwire.events AS e
+            WHERE e.partner_id = %(partner_id)s
+              AND e.race_id = %(race_id)s
+              AND e.unlisted_at IS NOT NULL
+              AND e.not_found_at IS NOT NULL
+              AND e.removed_at IS NULL
+        ) THEN %(now)s::timestamptz
+        ELSE %(discover_by)s::timestamptz
+    END AS by
+) AS x
+WHERE p.partner_id = %(partner_id)s;
 
 -- name: discover_all
 -- Read every race list at once.
 UPDATE bibwire.plans
-SET next_discovery_at = '2000-01-01 00:00:00+00';
+SET next_discovery_at = '2000-01-01 00:00:00+00',
+    next_full_list_at = '2000-01-01 00:00:00+00';
 
 -- name: close
 -- A scope that has no live event any more; its partner is planned anew.
@@ -269,7 +309,8 @@ WITH closed AS (
 
 UPDATE bibwire.plans
 SET next_plan_at = least(next_plan_at, %(now)s),
-    next_discovery_at = least(next_discovery_at, %(discover_by)s)
+    next_discovery_at = least(next_discovery_at, %(discover_by)s),
+    next_full_list_at = least(next_full_list_at, %(discover_by)s)
 WHERE partner_id = %(partner_id)s;
 
 -- name: put_plan_off
@@ -298,7 +339,7 @@ SELECT
     (SELECT count(*) FROM bibwire.events WHERE partner_id = %(partner_id)s AND first_seen_at >= %(since)s);
 
 -- name: any_hot
-SELECT EXISTS (SELECT FROM bibwire.scopes WHERE partner_id = %(partner_id)s AND tier = 'hot');
+SELECT EXISTS (SELECT FROM bibwire.scopes AS s WHERE s.partner_id = %(partner_id)s AND s.tier = 'hot');
 
 -- name: lag_heads
 -- Partners with changes not counted in detection_lag.
