@@ -70,6 +70,39 @@ def test_an_event_that_ends_before_it_starts_is_named(
     assert f"10K of race {race} (Frosty Toes, Peak Timing) ends " in finding["found"]
 
 
+def test_a_race_that_nobody_polls_is_named(shell: Shell, peak: rsusim.Account, world: rsusim.World) -> None:
+    assert shell.run("discover").code == 0
+    races = [race for race in world.races if world.may_read(peak.name, race)]
+
+    ended = shell.run("doctor", "--json")
+
+    [finding] = [f for f in ended.json["findings"] if f["check"] == "races"]
+    assert finding["grade"] == "warn"
+    assert finding["found"].startswith(
+        f"{len(races)} of {len(races)} are older than they may be, or not loaded"
+    )
+    assert f"{races[0]} (Peak Timing): not scheduled" in finding["found"]
+    assert "bibwire run" in finding["fix"]
+    assert "not scheduled: is 'bibwire run' going on?" in " ".join(shell.run("status").out.split())
+    assert "not scheduled" in shell.run("plan").out
+    assert shell.run("sync").code == 0
+    assert grades(shell.run("doctor", "--json"))["races"] == "ok"
+
+
+def test_a_list_that_ends_early_is_named(shell: Shell, peak: rsusim.Account, world: rsusim.World) -> None:
+    for number in range(55):
+        world.add_event(world.add_race([peak], f"Race {number}", "America/Chicago"), "5K")
+    world.quirks.races_max_page = 50
+    world.quirks.races_most = 50
+    assert shell.run("discover").code == 0
+
+    ended = shell.run("doctor", "--json")
+
+    [finding] = [f for f in ended.json["findings"] if f["check"] == "race list of Peak Timing"]
+    assert finding["grade"] == "warn"
+    assert "ended the list" in finding["found"]
+
+
 def test_doctor_changes_nothing(shell: Shell, empty_database_url: str) -> None:
     ended = shell.run("doctor", "--json", DATABASE_URL=empty_database_url, SECRET_KEY=None)
 
