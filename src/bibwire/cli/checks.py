@@ -158,7 +158,7 @@ def _conninfo(to: Examination) -> Iterator[str | None]:
 def _database(to: Examination, conninfo: str, now: Callable[[], datetime]) -> bool:
     """Return whether the partners can be read."""
     from bibwire.store.health import inspect
-    from bibwire.store.migrate import HEAD
+    from bibwire.store.migrate import ENCODING, HEAD, NOT_EVERY_NAME, OTHER_DATABASE
     from bibwire.store.pooler import POOLED, REMEDY
 
     try:
@@ -169,6 +169,10 @@ def _database(to: Examination, conninfo: str, now: Callable[[], datetime]) -> bo
     found = f"PostgreSQL {health.server_version}, database {health.database}, {health.size}"
     if health.is_old:
         to.add("database", "FAIL", found, "Bibwire needs PostgreSQL 14 or later: upgrade the server")
+        return False
+    if health.encoding != ENCODING:
+        found = f"database {health.database} is encoded in {health.encoding}, {NOT_EVERY_NAME}"
+        to.add("database", "FAIL", found, OTHER_DATABASE)
         return False
     if health.is_pooled:
         to.add("database", "FAIL", f"locks would not hold, because {POOLED}", REMEDY)

@@ -1,8 +1,8 @@
 """
 Pool, transactions, and the named statements of `sql/`.
 
-Sessions run in UTC. jsonb comes back with Decimal for every non-integer number, so that
-what was stored compares equal to what was sent.
+What a session is, is said in `connections`. jsonb comes back with Decimal for every non-integer number, so
+that what was stored compares equal to what was sent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from bibwire.domain.errors import Collided, DatabaseUnavailable
-from bibwire.store.jobs_schema import SEARCH_PATH
+from bibwire.store import connections as sessions
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -101,17 +101,8 @@ async def open_database(conninfo: str, *, connections: int = POOL_CONNECTIONS) -
     Raises:
         DatabaseUnavailable: No connection within 10 s.
     """
-    pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-        conninfo,
-        min_size=1,
-        max_size=connections,
-        timeout=30,
-        open=False,
-        configure=_configure,
-        # Without it the first statements after a restart of the server fail.
-        check=AsyncConnectionPool.check_connection,
-        kwargs={"connect_timeout": 10, "application_name": "bibwire"},
-        name="bibwire",
+    pool = sessions.make_pool(
+        conninfo, application_name="bibwire", configure=_configure, max_size=connections, timeout=30
     )
     try:
         await pool.open(wait=True, timeout=10)
@@ -136,13 +127,6 @@ def with_time_outs(conninfo: str) -> str:
 
 
 async def _configure(connection: Connection) -> None:
-    await connection.execute("SET TimeZone = 'UTC'")
-    # Ours name every table with its schema; the queue engine's functions do not.
-    await connection.execute(SEARCH_PATH)
-    # A process that freezes inside a transaction would keep its locks, and with them every other
-    # process, for as long as it is frozen. Ours never stand still for more than a second or two.
-    await connection.execute("SET idle_in_transaction_session_timeout = '20s'")
-    await connection.commit()
     set_json_loads(_decode_json, connection)
 
 
@@ -156,11 +140,10 @@ async def fetch(db: Database | Connection, statement: LiteralString, **values: A
 async def connect(conninfo: str, *, autocommit: bool = True) -> Connection:
     """Open a connection outside the pool, for what lives as long as a session."""
     try:
-        connection = await psycopg.AsyncConnection.connect(
-            conninfo, connect_timeout=10, autocommit=autocommit, application_name="bibwire session"
+        connection = await sessions.connect_async(
+            conninfo, application_name="bibwire session", autocommit=autocommit
         )
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(f"PostgreSQL cannot be used: {' '.join(str(error).split())}") from error
-    await connection.execute("SET TimeZone = 'UTC'")
     set_json_loads(_decode_json, connection)
     return connection

@@ -38,6 +38,7 @@ import psycopg
 from psycopg import sql
 
 from bibwire.domain.errors import DatabaseUnavailable, SettingsError
+from bibwire.store import connections
 from bibwire.store.embedded_folder import USER, check_owner, make_data, make_folder
 from bibwire.store.embedded_programs import (
     UNFINISHED,
@@ -76,6 +77,7 @@ def start(home: Path, *, database: str = "bibwire", wait_seconds: float = 60) ->
         SettingsError: If the folder cannot be used or is of another version; it was left alone.
         DatabaseUnavailable: If the server does not start or does not answer.
     """
+    connections.use_ours_alone()
     deadline = time.monotonic() + wait_seconds
     base = home.expanduser().resolve() / "postgres"
     try:
@@ -231,12 +233,12 @@ class EmbeddedServer:
         """Make the database if it is missing; believe the server when it answers `select 1`."""
         # A frozen server accepts connections and says nothing. libpq knows no less than 2 s.
         patience = max(2, min(10, int(deadline - time.monotonic())))
-        with psycopg.connect(self._uri("postgres"), autocommit=True, connect_timeout=patience) as server:
+        with connections.connect(self._uri("postgres"), autocommit=True, connect_timeout=patience) as server:
             known = "SELECT FROM pg_database WHERE datname = %s"
             if server.execute(known, [self._database]).fetchone() is None:
                 self._make_database(server)
         conninfo = self._uri(self._database)
-        with psycopg.connect(conninfo, autocommit=True, connect_timeout=patience) as server:
+        with connections.connect(conninfo, autocommit=True, connect_timeout=patience) as server:
             if server.execute("SELECT 1").fetchone() != (1,):
                 raise psycopg.OperationalError("no answer to select 1")
             self.version = server.info.parameter_status("server_version") or self._programs.version

@@ -31,12 +31,11 @@ from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager, get_channel_for_queues
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from psycopg import sql
-from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from bibwire.domain.errors import BibwireError, DatabaseUnavailable
+from bibwire.store import connections
 from bibwire.store.database import Connection, statements
-from bibwire.store.jobs_schema import SEARCH_PATH
 
 # "bibj" in ASCII: advisory locks of workers.
 WORKER_LOCKS: Final = 0x6269626A
@@ -326,16 +325,12 @@ class WorkerRun:
 
     @asynccontextmanager
     async def _open_pool(self, stop: asyncio.Event) -> AsyncIterator[AsyncConnectionPool[Connection]]:
-        pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        pool = connections.make_pool(
             self._conninfo,
-            min_size=1,
+            application_name="bibwire worker",
+            configure=configure,
             max_size=POOL_CONNECTIONS,
             timeout=POOL_SECONDS,
-            open=False,
-            configure=configure,
-            check=AsyncConnectionPool.check_connection,
-            kwargs={"connect_timeout": 10, "application_name": "bibwire worker"},
-            name="bibwire worker",
         )
         try:
             opening = asyncio.create_task(pool.open(wait=True, timeout=OPEN_SECONDS))
@@ -358,9 +353,8 @@ class WorkerRun:
         """Wake the workers when there is work; while this connection stands, the worker lives."""
         await self._manager.registered.wait()
         assert self._manager.worker_id is not None
-        connection: psycopg.AsyncConnection[TupleRow]
-        connection = await psycopg.AsyncConnection.connect(
-            self._conninfo, connect_timeout=10, autocommit=True, application_name="bibwire worker, listening"
+        connection = await connections.connect_async(
+            self._conninfo, application_name="bibwire worker, listening"
         )
         async with connection:
             await connection.execute(
@@ -422,7 +416,6 @@ async def configure(connection: Connection) -> None:
     """Prepare a connection that only the engine uses."""
     # Each of its statements is a transaction.
     await connection.set_autocommit(True)
-    await connection.execute(SEARCH_PATH)
     # The plan of its fetch is made when the queue is empty, and kept: by itself the server then
     # compares each job with each, 0.16 s a fetch at 1,000 jobs (docs/decisions/0007). Every
     # statement here finds what it needs by an index.

@@ -20,8 +20,7 @@ import psycopg
 from bibwire.domain.errors import DatabaseUnavailable
 
 PACKAGE: Final = "procrastinate"
-# Engine and functions of ours name each other without schema: whoever calls them has this path.
-SEARCH_PATH: Final = "SET search_path = bibwire_jobs"
+# Engine and functions of ours name each other without schema: every session of ours has this path.
 _LOCAL_PATH: Final = "SET LOCAL search_path = bibwire_jobs"
 
 Connection = psycopg.Connection[Any]

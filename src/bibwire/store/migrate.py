@@ -15,13 +15,19 @@ from pathlib import Path
 import psycopg
 
 from bibwire.domain.errors import DatabaseUnavailable
-from bibwire.store import jobs_schema
+from bibwire.store import connections, jobs_schema
 from bibwire.store.pooler import check_sessions
 
 HEAD = "0028"
 # "bibw" in ASCII; keeps two processes from migrating at the same time.
 MIGRATION_LOCK = 0x62696277
 MINIMUM_SERVER_VERSION = 140000
+ENCODING = "UTF8"
+NOT_EVERY_NAME = "which cannot hold every name"
+OTHER_DATABASE = (
+    "make another with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and name it in "
+    "BIBWIRE_DATABASE_URL"
+)
 
 
 def run_sql_file(name: str) -> None:
@@ -41,10 +47,9 @@ def check_server(connection: psycopg.Connection[tuple[object, ...]]) -> None:
             "Upgrade it, or name another one in BIBWIRE_DATABASE_URL."
         )
     encoding = connection.info.parameter_status("server_encoding")
-    if encoding != "UTF8":
+    if encoding != ENCODING:
         raise DatabaseUnavailable(
-            f"The database is encoded in {encoding}, which cannot hold every name: make another with "
-            "CREATE DATABASE ... ENCODING 'UTF8', and name it in BIBWIRE_DATABASE_URL."
+            f"The database is encoded in {encoding}, {NOT_EVERY_NAME}: {OTHER_DATABASE}."
         )
 
 
@@ -65,7 +70,7 @@ def is_current(conninfo: str) -> bool:
         DatabaseUnavailable: The server cannot be reached.
     """
     try:
-        with psycopg.connect(conninfo, connect_timeout=10, autocommit=True) as connection:
+        with connections.connect(conninfo, autocommit=True) as connection:
             return current_version(connection) == HEAD and not jobs_schema.missing(connection)
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(f"PostgreSQL cannot be used: {_one_line(error)}") from error
@@ -81,9 +86,10 @@ def upgrade(conninfo: str) -> bool:
             nothing of it was kept.
     """
     try:
-        with psycopg.connect(conninfo, connect_timeout=10, autocommit=True) as connection:
+        with connections.connect(conninfo, autocommit=True, settled=False) as connection:
             check_server(connection)
             check_sessions(connection, conninfo)
+            connections.settle(connection)
             version = current_version(connection)
             if version == HEAD and not jobs_schema.missing(connection):
                 return False

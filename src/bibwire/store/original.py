@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from bibwire.domain.adoption import Listed
 from bibwire.domain.errors import DatabaseUnavailable, SettingsError
 from bibwire.domain.secrets import SHORTEST_IN_BODIES, Redactor, Secret
+from bibwire.store import connections
 from bibwire.store.database import statements, with_time_outs
 
 _SQL = statements("original")
@@ -114,9 +115,12 @@ def read(address: Secret) -> Original:
     redactor = Redactor(passwords(address.reveal()))
     try:
         # Nothing prepared: behind a pooler, the next statement may reach another connection of the server.
-        with psycopg.connect(_conninfo(address), connect_timeout=10, prepare_threshold=None) as connection:
+        with connections.connect(
+            _conninfo(address), application_name="bibwire adopt", prepare_threshold=None, settled=False
+        ) as connection:
             connection.isolation_level = IsolationLevel.REPEATABLE_READ
             connection.read_only = True
+            connections.settle_transaction(connection)
             return _read(connection)
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(
@@ -150,10 +154,7 @@ def passwords(address: str) -> list[Secret]:
 
 def _conninfo(address: Secret) -> str:
     try:
-        conninfo = address.reveal()
-        return with_time_outs(
-            make_conninfo(conninfo, application_name="bibwire adopt", client_encoding="UTF8")
-        )
+        return with_time_outs(make_conninfo(address.reveal()))
     except psycopg.Error:
         raise SettingsError(
             "The original's address cannot be read: it has to be a URL such as "

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from bibwire.domain.errors import DatabaseUnavailable
+from bibwire.store import connections
 
 POOLED: Final = "the address leads to a connection pooler in transaction mode"
 REMEDY: Final = "Name the server itself in BIBWIRE_DATABASE_URL, or a pool in session mode."
@@ -38,7 +39,7 @@ def are_shared(connection: psycopg.Connection[TupleRow], conninfo: str) -> bool:
 
     It is seen where the pool is idle, as good as always; where it is not, by one of the next starts.
     """
-    with psycopg.connect(conninfo, connect_timeout=10) as other:
+    with connections.connect(conninfo, settled=False) as other:
         for _ in range(_TRIES):
             ours = _backend(connection)
             # First, because of a pool of one connection, in which ours would wait for the other's end.

@@ -20,6 +20,7 @@ from psycopg import OperationalError
 from psycopg.pq import Conninfo
 
 from bibwire.domain.errors import SettingsError
+from bibwire.store import connections
 
 
 def run(conninfo: str, arguments: Sequence[str], *, embedded: bool) -> int:
@@ -36,7 +37,7 @@ def run(conninfo: str, arguments: Sequence[str], *, embedded: bool) -> int:
     program = _find(ours_first=embedded)
     environment = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in {**os.environ, **connections.taken}.items()
         # Our settings hold secrets that psql's own commands would show.
         if not name.startswith("BIBWIRE_") and not (embedded and name.startswith("PG"))
     }
