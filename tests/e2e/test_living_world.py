@@ -146,9 +146,10 @@ def test_a_race_pulled_to_this_afternoon_is_hot_at_the_next_reading(
 def test_a_race_typed_at_midnight_is_polled_every_minute_on_its_morning(
     world: rsusim.World, server: rsusim.Server, database_url: str
 ) -> None:
-    race = world.add_race(["Peak Timing"], "Typed At Midnight", "America/Denver")
-    people(world, world.add_event(race, "5K", at(world, days=1, hour=0)))
     morning = at(world, days=1, hour=7, minute=40).replace(tzinfo=DENVER)
+    world.advance((morning - world.now).total_seconds() - 600)
+    race = world.add_race(["Peak Timing"], "Typed At Midnight", "America/Denver")
+    people(world, world.add_event(race, "5K", at(world, hour=0)))
 
     async def live() -> None:
         async with Simulation(world, server.base_url, database_url) as simulation:
