@@ -37,6 +37,7 @@ from bibwire.cli import (
     worker,
 )
 from bibwire.cli.help import teach
+from bibwire.cli.output import make_safe
 from bibwire.cli.session import ToldToEnd
 from bibwire.domain.errors import BibwireError, SettingsError
 
@@ -104,6 +105,7 @@ teach(partner.app, "partner")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    make_safe()
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Also after the command's name, where people put it once something has failed.
     debug = "--debug" in given
