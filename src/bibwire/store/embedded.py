@@ -39,7 +39,7 @@ from psycopg import sql
 
 from bibwire.domain.errors import DatabaseUnavailable, SettingsError
 from bibwire.store import connections
-from bibwire.store.embedded_folder import USER, check_owner, make_data, make_folder
+from bibwire.store.embedded_folder import SHARED_MEMORY, USER, check_owner, make_data, make_folder
 from bibwire.store.embedded_programs import (
     UNFINISHED,
     Programs,
@@ -144,7 +144,7 @@ class EmbeddedServer:
         self._socket_folder = self._data
         path = os.fsencode(self._data / f".s.PGSQL.{PORT}")
         if len(path) > SOCKET_PATH_LENGTH or b"," in path:  # libpq would read a list of hosts
-            self._socket_folder = Path("/tmp") / self._mark  # noqa: S108  checked: ours alone
+            self._socket_folder = _short_folder(self._mark)
 
     def __enter__(self) -> Self:
         return self
@@ -307,6 +307,8 @@ class EmbeddedServer:
         # No path of the user's is among the options, because pg_ctl passes them through a shell: "."
         # is the data folder.
         options = {"cluster_name": self._mark, "logging_collector": "on"}
+        if sys.platform == "linux":
+            options["dynamic_shared_memory_type"] = SHARED_MEMORY
         if sys.platform == "win32":
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
@@ -316,7 +318,7 @@ class EmbeddedServer:
             folder = "." if self._socket_folder == self._data else str(self._socket_folder)
             options |= {"listen_addresses": "''", "port": str(PORT)}
             options |= {"unix_socket_directories": folder, "unix_socket_permissions": "0700"}
-        with (self._base / "startup.log").open("wb") as log:
+        with open(self._base / "startup.log", "wb", opener=_private) as log:
             self._programs.run(
                 "pg_ctl",
                 "start",
@@ -374,6 +376,21 @@ class EmbeddedServer:
         if self._socket_folder != self._data:
             with contextlib.suppress(OSError):
                 self._socket_folder.rmdir()
+
+
+def _private(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags, 0o600)
+    if sys.platform != "win32":
+        os.fchmod(descriptor, 0o600)  # one that an earlier Bibwire made for all to write
+    return descriptor
+
+
+def _short_folder(name: str) -> Path:
+    """Return a short path for a folder of that name: where it is, or else where it can be made."""
+    places = [Path("/tmp"), Path("/var/tmp"), Path(f"/run/user/{os.geteuid()}")]  # noqa: S108  checked: ours alone
+    usable = [place for place in places if os.access(place, os.W_OK | os.X_OK)]
+    there = [place for place in places if (place / name).exists()]
+    return (there or usable or places)[0] / name
 
 
 def _lines(path: Path) -> list[str]:

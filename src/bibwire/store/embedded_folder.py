@@ -20,6 +20,9 @@ from bibwire.store.embedded_programs import UNFINISHED, Programs
 
 # The role that owns everything.
 USER = "bibwire"
+# Where parallel queries and the like meet: files in the data folder. /dev/shm, the default, has 64 MB
+# in a container and less elsewhere, and what does not fit there fails.
+SHARED_MEMORY = "mmap"
 # Written to postgresql.conf once, where an operator may change them. fsync and checksums are on by
 # default, and stay so.
 SETTINGS = {
@@ -94,6 +97,8 @@ def make_data(base: Path, programs: Programs) -> None:
     options = ["--encoding=UTF8", "--locale=C"]
     options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     options += [f"--set={name}={value}" for name, value in SETTINGS.items()]
+    if sys.platform == "linux":
+        options.append(f"--set=dynamic_shared_memory_type={SHARED_MEMORY}")
     if sys.platform == "win32":
         (base / "password").write_text(secrets.token_urlsafe(32))
         options += ["--auth=scram-sha-256", f"--pwfile={base / 'password'}"]
