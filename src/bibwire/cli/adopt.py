@@ -62,11 +62,14 @@ def adopt(
     from bibwire import logs
     from bibwire.cli.session import read_settings, work
     from bibwire.cli.terminal import complain, print_json
+    from bibwire.domain import pasted
     from bibwire.domain.secrets import Secret
     from bibwire.store import original as old
 
     settings = read_settings(summary=True)
-    source = settings.adopt_from if address is None else Secret(address.strip())
+    source = settings.adopt_from
+    if address is not None:
+        source = Secret(pasted.database_url(pasted.clean(address).text))
     if source is not None:
         logs.hide([source, *old.passwords(source.reveal())])
     if zone is not None:

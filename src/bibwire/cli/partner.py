@@ -298,7 +298,7 @@ def _read_credential(
 ) -> Credential:
     from bibwire.domain.secrets import Credential, Secret
 
-    api_key = (api_key or "").strip()
+    api_key = _word("API key", api_key or "")
     if kind == "bearer" and api_key:
         raise SettingsError(
             "A bearer token has no API key: leave --api-key out and give the token where the secret "
@@ -319,13 +319,14 @@ def _read_secret(what: str, from_stdin: bool, path: Path | None) -> Secret:
         raise SettingsError("--secret-stdin and --secret-file are both given: keep one of them.")
     if path is not None:
         try:
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")
         except OSError as error:
             raise SettingsError(f"The secret file {path} cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
             raise SettingsError(f"The secret file {path} holds no text.") from None
     elif from_stdin:
-        text = sys.stdin.read()
+        # Whatever encoding the terminal has: a key is ASCII, and what is not is told by name.
+        text = sys.stdin.buffer.read().decode("utf-8", "replace")
     elif sys.stdin.isatty():
         text = typer.prompt(what, hide_input=True, err=True)
     else:
@@ -333,12 +334,27 @@ def _read_secret(what: str, from_stdin: bool, path: Path | None) -> Secret:
             f"The {what} is asked for on a terminal, and there is none: "
             "use --secret-stdin or --secret-file FILE."
         )
-    text = text.strip()
+    text = _word(what, text)
     if not text:
         raise SettingsError(f"The {what} is empty; nothing was stored.")
-    if len(text.split()) > 1:
-        raise SettingsError(f"The {what} has to be one word without spaces; nothing was stored.")
     return Secret(text)
+
+
+def _word(what: str, text: str) -> str:
+    """Return a key without what was pasted along, and say so; what no key has is refused by name."""
+    from bibwire.cli.terminal import complain
+    from bibwire.domain import pasted
+
+    meant = pasted.clean(text)
+    if len(meant.text.split()) > 1:
+        raise SettingsError(f"The {what} has to be one word without spaces; nothing was stored.")
+    if odd := pasted.oddity(meant.text):
+        raise SettingsError(
+            f"The {what} holds {odd}, which no key of RunSignup has: copy it again. Nothing was stored."
+        )
+    if meant.found:
+        complain(f"The {what} was pasted with {meant.found}; that was taken out.")
+    return meant.text
 
 
 async def _check(runtime: Runtime, credential: Credential) -> tuple[list[int], int]:

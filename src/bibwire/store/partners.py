@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Literal
 
 from bibwire.domain.errors import Collided, InvariantBroken, SettingsError
+from bibwire.domain.pasted import oddity
 from bibwire.domain.secrets import Credential, Secret
 from bibwire.store.database import Connection, Database, statements
 from bibwire.store.vault import Vault
@@ -340,6 +341,9 @@ class Partners:
         await connection.execute(_SQL["restore_calls"], values)
 
     def _sealed(self, partner_id: int, credential: Credential) -> dict[str, object]:
+        for each in credential.secrets:
+            if odd := oddity(each.reveal()):
+                raise SettingsError(f"The key or its secret holds {odd}: nothing was stored.")
         secret = credential.secret
         return {
             "partner_id": partner_id,

@@ -26,6 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bibwire.domain.errors import InvariantBroken, SettingsError
+from bibwire.domain.pasted import clean
 from bibwire.domain.secrets import Secret
 
 VERSION = 1
@@ -116,7 +117,7 @@ def load_key(*, key: Secret | None, key_file: Path | None, home: Path) -> bytes:
 
 def parse_key(text: str, *, source: str) -> bytes:
     """Read 32 bytes written as 64 hexadecimal digits or as base64, plain or URL-safe."""
-    text = "".join(text.split())
+    text = "".join(clean(text).text.split())
     # 64 hexadecimal digits are valid base64 too (of 48 bytes), so hexadecimal goes first.
     try:
         key = bytes.fromhex(text)
@@ -138,7 +139,7 @@ def read_key_file(path: Path) -> bytes:
     """Return the key in `path`, which nobody but its owner may read."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        text = path.read_text("ascii")
+        text = path.read_text("utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(
             f"The key file {path} does not exist. Name the right one in BIBWIRE_SECRET_KEY_FILE."
@@ -186,7 +187,10 @@ def _make_key_file(path: Path) -> None:
 def _make_home(home: Path) -> None:
     if home.exists():
         return
+    missing = [folder for folder in (home, *home.parents) if not folder.exists()]
     home.mkdir(parents=True, exist_ok=True)
+    for folder in missing:  # whatever the umask, nobody else may swap what is in them
+        folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~0o022)
     # As root the embedded server, which runs as a user of its own, has to pass; nobody else may look.
     as_root = os.name == "posix" and os.geteuid() == 0
     home.chmod(0o711 if as_root else 0o700)
