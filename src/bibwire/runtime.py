@@ -274,6 +274,7 @@ class Runtime:
             on_call=on_call,
             may_call=may_call,
             aside=gate.aside,
+            proxy=self.settings.proxy,
         )
 
     @asynccontextmanager

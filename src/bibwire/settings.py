@@ -92,6 +92,11 @@ class Settings(BaseSettings):
 
     api_url: Annotated[str, Trim] = "https://api.runsignup.com/rest"
 
+    # Through which RunSignup is asked; None: through none. HTTPS_PROXY and the like are not read: they
+    # are often meant for something else, and whoever sees our calls sees which keys are used. A
+    # Secret, because it may hold a password.
+    proxy: SecretText = None
+
     # 32 bytes, base64 or hexadecimal. None for both: a key file under `home`.
     secret_key: SecretText = None
     secret_key_file: Annotated[Path | None, Trim] = None
@@ -199,6 +204,11 @@ class Settings(BaseSettings):
         _check_database_url(address)
         return Secret(address)
 
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_url(cls, value: Secret | None) -> Secret | None:
+        return None if value is None else Secret(_check_proxy(value.reveal()))
+
     @field_validator("caller_reg", "caller_secret")
     @classmethod
     def _key_like(cls, value: Secret | None) -> Secret | None:
@@ -256,7 +266,7 @@ class Settings(BaseSettings):
         """Return every secret among the settings, partners' overrides included."""
         values = (getattr(self, name) for name in type(self).model_fields)
         found = [value for value in values if isinstance(value, Secret)]
-        for address in (self.database_url, self.adopt_from):
+        for address in (self.database_url, self.adopt_from, self.proxy):
             if address is not None:
                 found += _passwords(address.reveal())
         found += [
@@ -391,6 +401,22 @@ def check_api_url(value: str) -> str:
             f"would send keys in the clear to {parts.hostname}: use https "
             "(plain http is for this machine alone, a simulator for instance)"
         )
+    return value.rstrip("/")
+
+
+def _check_proxy(value: str) -> str:
+    if "://" not in value:
+        value = f"http://{value}"
+    wrong = ValueError("has to be the URL of a proxy such as http://proxy.example.com:3128")
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise wrong from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("has to be an HTTP proxy, http:// or https://; others are not supported")
+    if not parts.hostname or parts.path not in ("", "/") or parts.query:
+        raise wrong
     return value.rstrip("/")
 
 

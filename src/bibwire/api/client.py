@@ -39,7 +39,7 @@ from bibwire.api.transport import Answer, Transport, check_base_url
 from bibwire.clock import Clock
 from bibwire.domain.errors import AnswerUnreadable, BadRecord, BibwireError, Throttled
 from bibwire.domain.records import Dated, Page, RacePage, RawRow, TeamPage, UnreadableRow
-from bibwire.domain.secrets import CallerRegistration, Credential
+from bibwire.domain.secrets import CallerRegistration, Credential, Secret
 
 __all__ = ["CallMade", "Permits", "VendorClient", "check_base_url"]
 
@@ -101,6 +101,7 @@ class VendorClient:
         on_call: Called after each attempt. Must not raise.
         may_call: Called before each attempt; what it raises ends the call.
         aside: Entered while a call that failed waits for its next attempt.
+        proxy: See `Transport`.
     """
 
     def __init__(
@@ -117,12 +118,14 @@ class VendorClient:
         may_call: Callable[[], None] | None = None,
         aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         max_attempts: int = 8,
+        proxy: Secret | None = None,
     ) -> None:
         self._transport = Transport(
             base_url=base_url,
             credential=credential,
             caller=caller,
             timeout_seconds=timeout_seconds,
+            proxy=proxy,
         )
         self._permits = permits
         self._clock = clock

@@ -87,28 +87,39 @@ def _is_loopback(host: str) -> bool:
 
 
 class Transport:
-    """Connections to the vendor under one credential. Follows no redirect and uses no proxy."""
+    """
+    Connections to the vendor under one credential. Follows no redirect.
+
+    Args:
+        credential: None: only to see whether the vendor can be reached.
+        proxy: Through which every call goes; None: through none, whatever the environment says.
+    """
 
     def __init__(
         self,
         *,
         base_url: str,
-        credential: Credential,
+        credential: Credential | None,
         caller: CallerRegistration | None,
         timeout_seconds: float,
+        proxy: Secret | None = None,
     ) -> None:
         quiet_libraries()
         self._base_url = check_base_url(base_url)
+        self._has_proxy = proxy is not None and _may_use(proxy, self._base_url)
         self._credential = credential
         self._caller = caller
         self._timeout_seconds = timeout_seconds
-        self._redactor = Redactor((*credential.secrets, *(caller.secrets if caller else ())))
+        self._redactor = Redactor(
+            (*(credential.secrets if credential else ()), *(caller.secrets if caller else ()))
+        )
         for secret in _in_headers(credential, caller):
             if not (secret.reveal().isascii() and secret.reveal().isprintable()):
                 raise SettingsError("a key or secret holds signs that no HTTP header can carry")
         self._client = httpx2.AsyncClient(
             # Proxies, .netrc and the like from the environment would see the secrets.
             trust_env=False,
+            proxy=httpx2.Proxy(proxy.reveal()) if proxy is not None and self._has_proxy else None,
             follow_redirects=False,
             verify=_tls(),
             headers={"User-Agent": f"bibwire/{_version()}", "Accept": "application/json"},
@@ -143,7 +154,9 @@ class Transport:
         query: list[tuple[str, str | int | float | bool | None]] = [*parameters]
         headers: dict[str, str] = {}
         credential, caller = self._credential, self._caller
-        if credential.kind == "key" and credential.secret is not None:
+        if credential is None:
+            pass
+        elif credential.kind == "key" and credential.secret is not None:
             query.append(("api_key", credential.key.reveal()))
             query.append(("api_secret", credential.secret.reveal()))
         elif credential.kind == "v2" and credential.secret is not None:
@@ -174,9 +187,14 @@ class Transport:
 
     def _explained(self, error: Exception) -> BibwireError:
         within = f"within {self._timeout_seconds:g} s"
+        through = " through the proxy of BIBWIRE_PROXY" if self._has_proxy else ""
         match error:
+            case httpx2.ProxyError():
+                # Its text is what the proxy says, "407 Proxy Authentication Required" for instance.
+                reason = self._redactor.redact_text(str(error))
+                said = f"the proxy of BIBWIRE_PROXY does not let us through: {reason}"
             case httpx2.ConnectTimeout():
-                said = f"no connection to the vendor {within}"
+                said = f"no connection to the vendor{through} {within}"
             case httpx2.PoolTimeout():
                 said = f"no free connection to the vendor {within}"
             case httpx2.WriteTimeout():
@@ -188,7 +206,7 @@ class Transport:
                 said = f"the vendor's answer was not complete within {longest:g} s"
             case httpx2.ConnectError():
                 reason = self._redactor.redact_text(str(error))
-                said = f"no connection to the vendor: {reason}"
+                said = f"no connection to the vendor{through}: {reason}"
             case httpx2.DecodingError():
                 return AnswerUnreadable("the vendor's answer could not be unpacked")
             case httpx2.ProtocolError():
@@ -204,8 +222,17 @@ def _tls() -> ssl.SSLContext:
     return httpx2.create_ssl_context(verify=True, trust_env=False)
 
 
-def _in_headers(credential: Credential, caller: CallerRegistration | None) -> list[Secret]:
+def _may_use(proxy: Secret, base_url: str) -> bool:
+    """Plain http goes to this machine only: not to a proxy on another one, which would read the keys."""
+    if base_url.startswith("https:"):
+        return True
+    return _is_loopback(urlsplit(proxy.reveal()).hostname or "")
+
+
+def _in_headers(credential: Credential | None, caller: CallerRegistration | None) -> list[Secret]:
     secrets = [caller.secret] if caller is not None else []
+    if credential is None:
+        return secrets
     if credential.kind == "bearer":
         secrets.append(credential.key)
     elif credential.kind == "v2" and credential.secret is not None:

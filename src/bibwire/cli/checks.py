@@ -17,7 +17,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bibwire.cli import vendor
 from bibwire.domain.errors import BibwireError, SettingsError
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ COMPULSORY_FROM = datetime(2027, 1, 1, tzinfo=UTC)
 # Cursors are the vendor's times, so a difference loses nothing; but ages shown are off by it.
 CLOCK_TOLERANCE = timedelta(seconds=5)
 CLOCK_LIMIT = timedelta(minutes=5)
+# Other programs find their proxy there.
+PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 # A mirror of 400,000 people takes about 1 GB with its indexes.
 LITTLE_SPACE = 2_000_000_000
 NO_SPACE = 200_000_000
@@ -63,6 +64,7 @@ def examine(settings: Settings, now: Callable[[], datetime]) -> list[Finding]:
     """Check everything. `now` is this machine's clock."""
     examination = Examination(settings)
     _settings(examination, now())
+    _zone(examination)
     _home(examination)
     key = _key(examination)
     with _conninfo(examination) as conninfo:
@@ -89,6 +91,17 @@ def _settings(to: Examination, now: datetime) -> None:
             "not set; RunSignup demands it from 2027-01-01 on",
             "register the software with RunSignup, set BIBWIRE_CALLER_REG and BIBWIRE_CALLER_SECRET",
         )
+
+
+def _zone(to: Examination) -> None:
+    """Say where TZ is nothing: times are then shown, and daily ones kept, in UTC without a word."""
+    from bibwire.domain.instants import zone_named
+
+    name = os.environ.get("TZ", "").removeprefix(":")
+    # A path, or rules of its own such as EST5EDT,M3.2.0,M11.1.0, are read by the system.
+    if name.isalpha() and zone_named(name) is None:
+        fix = "set TZ to a zone like America/New_York, or unset it; BIBWIRE_TIMEZONE names the operator's"
+        to.add("time zone", "warn", f"TZ is {name!r}, which is no zone: times are shown in UTC", fix)
 
 
 def _home(to: Examination) -> None:
@@ -296,11 +309,18 @@ async def _events(to: Examination, reports: Reports, now: datetime) -> None:
 
 
 def _vendor(to: Examination, now: Callable[[], datetime]) -> None:
+    from bibwire.api.reach import reach
+
     url = to.settings.api_url
+    ignored = [name for name in PROXY_VARIABLES if os.environ.get(name)]
+    if to.settings.proxy is not None:
+        to.add("proxy", "ok", "RunSignup is asked through the proxy of BIBWIRE_PROXY")
+    elif ignored:
+        to.add("proxy", "ok", f"none; {' and '.join(ignored)} is not read, only BIBWIRE_PROXY")
     try:
-        answer = vendor.reach(url)
-    except (OSError, ValueError) as error:
-        fix = "check the network, a proxy (HTTPS_PROXY) and BIBWIRE_API_URL"
+        answer = asyncio.run(reach(url, to.settings.proxy))
+    except BibwireError as error:
+        fix = "check the network, BIBWIRE_PROXY (where only a proxy gets out) and BIBWIRE_API_URL"
         to.add("RunSignup", "FAIL", f"{url} does not answer: {' '.join(str(error).split())}", fix)
         return
     if not answer.is_api and answer.status < 500:
