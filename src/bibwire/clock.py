@@ -23,6 +23,26 @@ class Clock(Protocol):
         """Wait."""
 
 
+class Breath:
+    """
+    Gives others a turn in a loop that is long and waits for nothing.
+
+    The event loop has other races to poll: whoever goes over many rows of the vendor's calls `take`
+    after each.
+    """
+
+    LONGEST_SECONDS = 0.02
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    async def take(self) -> None:
+        """Let others have the loop, if they have not had it for a while."""
+        if time.perf_counter() - self._since >= self.LONGEST_SECONDS:
+            await asyncio.sleep(0)
+            self._since = time.perf_counter()
+
+
 class SystemClock:
     """The machine's own clock."""
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self, TypeVar
 
@@ -21,6 +22,7 @@ import stamina
 
 from bibwire.api import teams as team_rows
 from bibwire.api.answers import check_answer, parse_http_date, retry_after_seconds
+from bibwire.api.apart import apart
 from bibwire.api.endpoints import (
     PARTICIPANT_COUNTS,
     PARTICIPANTS,
@@ -30,6 +32,7 @@ from bibwire.api.endpoints import (
     TEAMS,
     Endpoint,
 )
+from bibwire.api.exact import LIGHT
 from bibwire.api.paging import Fullness, page_of
 from bibwire.api.participants import decode_participant
 from bibwire.api.races import count_races, decode_counts, decode_race, decode_race_list
@@ -433,7 +436,8 @@ class VendorClient:
         else:
             status, received = outcome.status, outcome.bytes_received
             backoff.retry_after_seconds = retry_after_seconds(outcome.headers, now=self._clock.now())
-            result = self._read(outcome, sent_at, in_flight, read)
+            work = partial(self._read, outcome, sent_at, in_flight, read)
+            result = work() if len(outcome.body) <= LIGHT else await apart(work)
         said = f"{type(result).__name__}: {result}" if isinstance(result, BibwireError) else None
         self._report(CallMade(endpoint.name, status, said, received, seconds, number))
         await self._permits.record(

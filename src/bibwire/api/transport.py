@@ -13,13 +13,15 @@ import ipaddress
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 from urllib.parse import urlsplit
 
 import httpx2
 
+from bibwire.api.apart import apart
+from bibwire.api.codings import ACCEPTED, PACKED_BYTES, BrokenCoding, UnknownCoding, Unpacker
 from bibwire.api.quiet import quiet_libraries
 from bibwire.domain.errors import (
     AnswerUnreadable,
@@ -30,8 +32,8 @@ from bibwire.domain.errors import (
 )
 from bibwire.domain.secrets import CallerRegistration, Credential, Redactor, Secret
 
-# 2,500 rows are 5.5 MB. Something twenty times as large is not an answer to us.
-_LONGEST_BODY_BYTES: Final = 128 * 1024 * 1024
+# 2,500 rows are 5.5 MB. Something ten times as large is not an answer to us.
+_LONGEST_BODY_BYTES: Final = 64 * 1024 * 1024
 # Each time-out bounds one silence; an answer that drips for ever is bounded by this many of them.
 _TIMEOUTS_A_CALL: Final = 4
 _HEADERS_USED: Final = ("date", "retry-after")
@@ -111,7 +113,12 @@ class Transport:
             trust_env=False,
             follow_redirects=False,
             verify=_tls(),
-            headers={"User-Agent": f"bibwire/{_version()}", "Accept": "application/json"},
+            headers={
+                "User-Agent": f"bibwire/{_version()}",
+                "Accept": "application/json",
+                # Not what the library could unpack, but what is unpacked here.
+                "Accept-Encoding": ACCEPTED,
+            },
             timeout=httpx2.Timeout(
                 connect=timeout_seconds,
                 read=timeout_seconds,
@@ -155,20 +162,18 @@ class Transport:
             query.append(("rsu_api_reg", caller.registration.reveal()))
             headers["X-RSU-API-REG-SECRET"] = caller.secret.reveal()
 
-        body = bytearray()
         async with self._client.stream(
             "GET", self._base_url + path, params=query, headers=headers
         ) as response:
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > _LONGEST_BODY_BYTES:
-                    return AnswerUnreadable("the vendor's answer is far larger than was asked for")
+            body = await _unpacked(response)
+        if isinstance(body, BibwireError):
+            return body
         # The vendor is spoken to without a session: each call stands for itself.
         self._client.cookies.clear()
         return Answer(
             status=response.status_code,
             headers={name: response.headers[name] for name in _HEADERS_USED if name in response.headers},
-            body=self._redactor.redact_bytes(bytes(body)),
+            body=await apart(partial(self._redactor.redact_bytes, body)),
             bytes_received=response.num_bytes_downloaded,
         )
 
@@ -189,13 +194,35 @@ class Transport:
             case httpx2.ConnectError():
                 reason = self._redactor.redact_text(str(error))
                 said = f"no connection to the vendor: {reason}"
-            case httpx2.DecodingError():
-                return AnswerUnreadable("the vendor's answer could not be unpacked")
             case httpx2.ProtocolError():
                 said = "the connection to the vendor broke before the answer was complete"
             case _:
                 said = f"the connection to the vendor failed ({type(error).__name__})"
         return VendorUnavailable(said)
+
+
+async def _unpacked(response: httpx2.Response) -> bytes | AnswerUnreadable:
+    """Read a body to its end; each piece is small, and others have a turn after it."""
+    pieces: list[bytes] = []
+    length = 0
+    try:
+        unpacker = Unpacker(response.headers.get("content-encoding", ""))
+        async for raw in response.aiter_raw(PACKED_BYTES):
+            if response.num_bytes_downloaded > _LONGEST_BODY_BYTES:
+                return AnswerUnreadable("the vendor's answer is far larger than was asked for")
+            await asyncio.sleep(0)
+            for piece in unpacker.unpack(raw):
+                length += len(piece)
+                if length > _LONGEST_BODY_BYTES:
+                    return AnswerUnreadable("the vendor's answer is far larger than was asked for")
+                pieces.append(piece)
+                await asyncio.sleep(0)
+        unpacker.end()
+    except UnknownCoding as unknown:
+        return AnswerUnreadable(f"the vendor's answer is packed as {unknown}, which was not asked for")
+    except BrokenCoding:
+        return AnswerUnreadable("the vendor's answer could not be unpacked")
+    return b"".join(pieces)
 
 
 @cache

@@ -22,6 +22,9 @@ from zoneinfo import ZoneInfo
 
 EASTERN: Final = ZoneInfo("America/New_York")
 
+# No time and no zone is longer. Longer ones are not looked at, and above all not remembered.
+_LONGEST_TEXT: Final = 64
+
 _US_DAY = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})")
 _DASHED_DAY = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})")
 _TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
@@ -44,7 +47,7 @@ class Moment(NamedTuple):
 
 def zone_named(name: str | None) -> ZoneInfo | None:
     """Return the IANA zone of that name, None if there is none."""
-    return _zone_named(name) if name else None
+    return _zone_named(name) if name and len(name) <= _LONGEST_TEXT else None
 
 
 @lru_cache(maxsize=1024)
@@ -68,6 +71,8 @@ def parse_wall_time(text: str) -> datetime | None:
 
     Returns a naive datetime, since the text has no zone; None if it is anything else.
     """
+    if len(text) > _LONGEST_TEXT:
+        return None
     day_text, _, time_text = text.partition(" ")
     day = parse_us_date(day_text) or _parse_dashed(day_text)
     since_midnight = _since_midnight(time_text)
@@ -115,6 +120,8 @@ def parse_eastern(text: str) -> Moment | None:
     Runs once for each row of a first load: days and times of day are remembered apart, and
     on the 363 days without a change of the clocks the instant is their sum.
     """
+    if len(text) > _LONGEST_TEXT:
+        return None
     day_text, _, time_text = text.partition(" ")
     midnight = _unchanging_midnight(day_text)
     if midnight is not None:

@@ -173,11 +173,18 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class RacePage:
-    """One page of the race list. A race that cannot be read stands in `unreadable`."""
+    """
+    One page of the race list. A race or an event that cannot be read stands in `unreadable`.
+
+    `faults` are what could not be kept as sent of races that are in `races`. `unread_race_ids` has an
+    entry for each race that could not be read, None where not even its id can be told.
+    """
 
     races: Sequence[Race]
     unreadable: Sequence[UnreadableRow]
     dated: Dated
+    faults: Sequence[UnreadableRow] = ()
+    unread_race_ids: Sequence[int | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +192,9 @@ class TeamPage:
     """
     One page of a list of teams; pages are numbered from 1.
 
-    Each team stands once in `teams`. `full` is how many rows make a full page, as far as the pages
-    up to this one tell. Pages are no complete listing by themselves: what changes meanwhile moves
-    others from one to the next.
+    Each team stands once in `teams`; `faults` are what could not be kept as sent of them. `full` is
+    how many rows make a full page, as far as the pages up to this one tell. Pages are no complete
+    listing by themselves: what changes meanwhile moves others from one to the next.
     """
 
     teams: Sequence[Team]
@@ -195,3 +202,4 @@ class TeamPage:
     number: int
     full: int
     is_last: bool
+    faults: Sequence[UnreadableRow] = ()

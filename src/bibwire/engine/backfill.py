@@ -283,7 +283,13 @@ class Backfill:
         page = await client.race(race_id)
         now = self._clock.now()
         await catalog.store_races(
-            self._db, partner_id, page.races, page.unreadable, reading=reading, now=now, events_only=True
+            self._db,
+            partner_id,
+            page.races,
+            [*page.unreadable, *page.faults],
+            reading=reading,
+            now=now,
+            events_only=True,
         )
         await backfills.run(self._db, "note_years_read", partner_id, race_id, now=now)
 

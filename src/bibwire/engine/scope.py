@@ -563,7 +563,7 @@ class ScopeSync:
             raise
         except BibwireError:
             return frozenset()  # discovery has its own line of sync_history
-        if found.unreadable or self._scope.race_id not in found.race_ids:
+        if self._scope.race_id not in found.race_ids:
             return frozenset()
         return before & found.event_ids
 

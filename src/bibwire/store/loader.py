@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import TupleRow
 
+from bibwire.clock import Breath
 from bibwire.domain.errors import BadRecord
 from bibwire.domain.merge import (
     ABSENT,
@@ -160,7 +161,9 @@ async def merge_listed_page(
         bad += refused
         outcome.inserted = len(rows) - len(refused)
     else:
+        breath = Breath()
         for number, row in rows.items():
+            await breath.take()
             digest, known = digests[number], stored.get(number)
             if known is not None and known[2] and known[1] == digest:
                 continue
@@ -178,6 +181,7 @@ async def merge_listed_page(
         before = await _rows_before(connection, target, [r.registration_id for r, _ in different])
         merges, merged_digests = [], []
         for registration, digest in different:
+            await breath.take()
             row_before = before.get(registration.registration_id)
             merge = merge_listed(row_before, registration, race_id=target.race_id, as_of=page.as_of)
             if merge is not None:
@@ -232,7 +236,9 @@ async def merge_removed_page(
     outcome = Outcome()
     bad = _unreadable(page.unreadable)
     different: list[Removal] = []
+    breath = Breath()
     for row in rows.values():
+        await breath.take()
         try:
             removal = decode(row.raw, row.event_id)
         except BadRecord as error:
@@ -421,17 +427,21 @@ async def _copy_first(
             connection.transaction(),
             connection.cursor().copy(statements("loader")["copy_participants"]) as copy,
         ):
+            breath = Breath()
             for start in range(0, len(waiting), ROWS_A_WRITE):
                 registrations: list[tuple[Registration, bytes]] = []
                 for row in waiting[start : start + ROWS_A_WRITE]:
+                    await breath.take()
                     try:
                         registrations.append((_decoded(row, decode), digests[row.registration_id]))
                     except BadRecord as error:
                         refused.append(quarantine.Entry(str(error), row.raw, row.registration_id))
-                lines = [
-                    copy_text.line(target.partner_id, registration, standing, digest, target.now)
-                    for registration, digest in registrations
-                ]
+                lines: list[bytes] = []
+                for registration, digest in registrations:
+                    lines.append(
+                        copy_text.line(target.partner_id, registration, standing, digest, target.now)
+                    )
+                    await breath.take()
                 await copy.write(b"".join(lines))
     except psycopg.errors.UniqueViolation:
         return None

@@ -1,0 +1,87 @@
+"""One odd thing in an answer stops that thing alone: its race, its people and all others are mirrored."""
+
+from __future__ import annotations
+
+import pytest
+
+import rsusim
+from tests.house import House
+
+
+@pytest.fixture
+def account(world: rsusim.World) -> rsusim.Account:
+    return world.add_partner("Peak Timing")
+
+
+def _race(world: rsusim.World, account: rsusim.Account, name: str, **fields: object) -> tuple[int, int]:
+    """Add a race with six people; return it and its event."""
+    race = world.add_race([account], name, **fields)
+    event = world.add_event(race, "10K")
+    for bib in range(1, 7):
+        world.register(event, bib_num=bib)
+    return race, event
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Harbor \0 Lights", "Harbor \ud800 Lights", "Harbor Lights \udfff"],
+    ids=["NUL", "half", "other half"],
+)
+def test_a_text_no_database_can_hold_costs_that_text_and_neither_race_nor_people(
+    text: str, house: House, world: rsusim.World, account: rsusim.Account
+) -> None:
+    race, event = _race(world, account, text, description=f"<p>{text}</p>")
+    world.edit_event(event, name=f"10K {text}", details=text)
+    house.add_partner(account)
+
+    report = house.sync()
+
+    assert (report.errors, report.participants.inserted) == ([], 6)
+    [stored] = house.rows(
+        "SELECT r.name, r.additional_data, e.name AS event, e.additional_data AS more "
+        "FROM bibwire.races AS r JOIN bibwire.events AS e USING (partner_id, race_id)"
+    )
+    readable = text.translate({0: "\ufffd", 0xD800: "\ufffd", 0xDFFF: "\ufffd"})
+    assert (stored["name"], stored["event"]) == (readable, f"10K {readable}")
+    assert stored["additional_data"]["description"] == f"<p>{readable}</p>"
+    [entry] = house.rows("SELECT * FROM bibwire.quarantine")
+    assert entry["reason"].startswith(f"race {race} is kept without it: a text of the record holds ")
+    assert "Harbor" in entry["raw"]
+
+
+def test_what_is_gone_is_noted_beside_a_race_that_cannot_be_read(
+    house: House, world: rsusim.World, account: rsusim.Account
+) -> None:
+    _race(world, account, "Stays")
+    unread, _ = _race(world, account, "Becomes unreadable")
+    gone, _ = _race(world, account, "Goes")
+    house.add_partner(account)
+    house.sync()
+    world.remove_race(gone)
+    world.remove_race(unread)
+    # Larger than any race is.
+    text = f'{{"race":{{"race_id":{unread},"name":"{"x" * 3_000_000}"}}}}'
+    world.faults.add(rsusim.Fault(path="races", kind="hostile_rows", rows=[text], times=None))
+
+    house.sync()
+
+    marked = house.rows("SELECT race_id FROM bibwire.races WHERE unlisted_at IS NOT NULL")
+    assert [row["race_id"] for row in marked] == [gone]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_costs_its_row_and_not_the_page(
+    number: str, house: House, world: rsusim.World, account: rsusim.Account
+) -> None:
+    _, event = _race(world, account, "Harbor Lights")
+    house.add_partner(account)
+    row = f'{{"registration_id": 95000000, "event_id": {event}, "last_modified": 1, "fee": [{number}]}}'
+    world.faults.add(rsusim.Fault(path="participants", kind="hostile_rows", rows=[row], times=None))
+
+    report = house.sync(full=True)
+
+    assert (report.participants.inserted, report.participants.quarantined) == (6, 1)
+    [entry] = house.rows("SELECT * FROM bibwire.quarantine")
+    assert (entry["registration_id"], entry["raw"]) == (95_000_000, row)
+    assert "NaN or Infinity" in entry["reason"]
+    assert report.errors == []
