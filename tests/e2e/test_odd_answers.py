@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import rsusim
@@ -13,7 +15,7 @@ def account(world: rsusim.World) -> rsusim.Account:
     return world.add_partner("Peak Timing")
 
 
-def _race(world: rsusim.World, account: rsusim.Account, name: str, **fields: object) -> tuple[int, int]:
+def _race(world: rsusim.World, account: rsusim.Account, name: str, **fields: Any) -> tuple[int, int]:
     """Add a race with six people; return it and its event."""
     race = world.add_race([account], name, **fields)
     event = world.add_event(race, "10K")
@@ -67,6 +69,30 @@ def test_what_is_gone_is_noted_beside_a_race_that_cannot_be_read(
 
     marked = house.rows("SELECT race_id FROM bibwire.races WHERE unlisted_at IS NOT NULL")
     assert [row["race_id"] for row in marked] == [gone]
+
+
+def test_people_are_mirrored_and_kept_fresh_where_the_vendor_sorts_as_it_likes(
+    house: House, world: rsusim.World, account: rsusim.Account
+) -> None:
+    _, event = _race(world, account, "Harbor Lights")
+    _race(world, account, "Short")
+    world.quirks.sort, world.quirks.default_sort = "ignored", "registration_id DESC"
+    house.page_size = 4
+    house.restart()
+    house.add_partner(account)
+
+    first = house.sync()
+    people = house.rows("SELECT registration_id FROM bibwire.participants WHERE event_id = %(e)s", e=event)
+    for number, row in enumerate(people):
+        world.assign_bib(row["registration_id"], 500 + number)
+    world.remove(people[0]["registration_id"])
+    world.advance(60)
+    second = house.sync()
+    full = house.sync(full=True)
+
+    assert (first.errors, first.participants.inserted) == ([], 12)
+    assert (second.errors, second.participants.updated, second.participants.removed) == ([], 5, 1)
+    assert (full.errors, full.participants.unchanged) == ([], 11)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])

@@ -33,7 +33,7 @@ from bibwire.api.endpoints import (
     Endpoint,
 )
 from bibwire.api.exact import LIGHT
-from bibwire.api.paging import Fullness, page_of
+from bibwire.api.paging import Fullness, Numbered, Unordered, page_of
 from bibwire.api.participants import decode_participant
 from bibwire.api.races import count_races, decode_counts, decode_race, decode_race_list
 from bibwire.api.retry import Backoff
@@ -48,6 +48,9 @@ __all__ = ["CallMade", "Permits", "VendorClient", "check_base_url"]
 
 _T = TypeVar("_T")
 _Parameters = list[tuple[str, str]]
+_Asked = tuple[Endpoint, int, tuple[int, ...], datetime | None, int, int | None]
+
+_MOST_WALKS: Final = 5
 
 # Without the vendor's `Date` the moment before sending is the best there is. The margin is for
 # a clock of ours that is fast: an `as_of` too early costs rows read twice, one too late costs rows.
@@ -134,6 +137,8 @@ class VendorClient:
         self._may_call = may_call
         self._aside = aside
         self._max_attempts = max_attempts
+        # A listing that has no order, while it is given out, and what was asked for it.
+        self._numbered: tuple[_Asked, Numbered] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -357,7 +362,10 @@ class VendorClient:
             )
 
         coming: asyncio.Task[Page] | None = None
+        ask = (endpoint, race_id, asked, modified_after, size, longest_page)
         try:
+            if self._numbered is not None and self._numbered[0] == ask and after:
+                raise Unordered("these rows are not in order, as was seen before")
             page = await fetch(after)
             while True:
                 if ahead and page.through is not None:
@@ -367,12 +375,70 @@ class VendorClient:
                     return
                 page = await (coming or fetch(page.through))
                 coming = None
+        except Unordered:
+            coming = None
+            found = await self._in_no_order(*ask)
+            for page in found.pages(after=after, page_size=size):
+                # Kept for whoever asks page by page: each would cost all of them.
+                self._numbered = None if page.is_last else (ask, found)
+                yield page
         finally:
             if coming is not None:
                 coming.cancel()
                 await asyncio.wait([coming])
                 if not coming.cancelled():
                     coming.exception()  # looked at, or asyncio complains that nobody did
+
+    async def _in_no_order(
+        self,
+        endpoint: Endpoint,
+        race_id: int,
+        asked: tuple[int, ...],
+        modified_after: datetime | None,
+        size: int,
+        longest_page: int | None,
+    ) -> Numbered:
+        """
+        Read a listing page by page, by number, until nothing can be missing.
+
+        Raises:
+            AnswerUnreadable: Something still is after several walks.
+        """
+        if self._numbered is not None and self._numbered[0] == (
+            endpoint,
+            race_id,
+            asked,
+            modified_after,
+            size,
+            longest_page,
+        ):
+            return self._numbered[1]
+        found: Numbered | None = None
+        for _ in range(_MOST_WALKS):
+            before = -1 if found is None else found.found
+            fullness, number = Fullness(size, longest=longest_page), 1
+            while True:
+                parameters: _Parameters = [("results_per_page", str(size)), ("page", str(number))]
+                if modified_after is not None:
+                    parameters.append(("modified_after_timestamp", _epoch(modified_after)))
+                answer, dated = await self._cut(endpoint, race_id, asked, parameters)
+                found = found or Numbered(asked, dated)
+                is_new = found.add(answer)
+                if not fullness.is_full(answer.received):
+                    break
+                if not is_new:
+                    raise AnswerUnreadable("the vendor sends the same page of rows again and again")
+                number += 1
+            found.end_walk()
+            if found.found > before:
+                continue
+            # Changes and removed rows are counted by nobody.
+            is_counted = endpoint is PARTICIPANTS and modified_after is None
+            if not is_counted or found.meets(await self.participant_counts(race_id, asked)):
+                return found
+        raise AnswerUnreadable(
+            f"the vendor lists its rows in no order, and {_MOST_WALKS} times not all that there are"
+        )
 
     async def _cut(
         self, endpoint: Endpoint, race_id: int, event_ids: Sequence[int], parameters: _Parameters
