@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -69,6 +71,39 @@ def test_what_is_gone_is_noted_beside_a_race_that_cannot_be_read(
 
     marked = house.rows("SELECT race_id FROM bibwire.races WHERE unlisted_at IS NOT NULL")
     assert [row["race_id"] for row in marked] == [gone]
+
+
+def _edited(house: House, world: rsusim.World, race: int, timezone: str) -> dict[str, Any]:
+    """Have the vendor call the race's zone so, and return the event that the mirror then holds."""
+    world.advance(60)
+    world.edit_race(race, timezone=timezone, zone=ZoneInfo("America/Chicago"))
+    assert house.sync().errors == []
+    [event] = house.rows("SELECT * FROM bibwire.events")
+    return event
+
+
+def test_a_zone_is_trimmed_and_folded_and_an_unknown_one_is_told_and_watched_all_day(
+    house: House, world: rsusim.World, account: rsusim.Account
+) -> None:
+    race = world.add_race([account], "Lakefront", timezone="America/Chicago")
+    world.add_event(race, "10K", start=datetime(2027, 6, 5, 7, 30))
+    house.add_partner(account)
+
+    for timezone in ("America/Chicago", " America/Chicago ", "america/chicago", "US/Central", "Central Time"):
+        event = _edited(house, world, race, timezone)
+        assert event["starts_at"] == datetime(2027, 6, 5, 12, 30, tzinfo=UTC)
+        assert event["hot_until"] - event["hot_from"] == timedelta(hours=5)
+    assert house.rows("SELECT FROM bibwire.quarantine") == []
+
+    event = _edited(house, world, race, "Lake Time")
+    # Hot from early morning where that day begins first, and until the evening where it ends last.
+    assert event["hot_until"] - event["hot_from"] > timedelta(hours=40)
+    [entry] = house.rows("SELECT reason, resolved_at FROM bibwire.quarantine")
+    assert entry["reason"].startswith(f"the time zone of race {race} is not known")
+
+    _edited(house, world, race, "America/Denver")
+    [entry] = house.rows("SELECT resolved_at FROM bibwire.quarantine")
+    assert entry["resolved_at"] is not None
 
 
 def test_people_are_mirrored_and_kept_fresh_where_the_vendor_sorts_as_it_likes(

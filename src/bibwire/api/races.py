@@ -21,7 +21,7 @@ from bibwire.api.exact import decode_storable, is_bounded, plain_int
 from bibwire.api.fields import take, take_text
 from bibwire.api.outline import MOST_ROWS, is_light, outline
 from bibwire.domain.errors import AnswerUnreadable, BadRecord
-from bibwire.domain.instants import EASTERN, parse_moment, parse_us_date, race_zone
+from bibwire.domain.instants import EASTERN, parse_moment, parse_us_date, race_zone, zone_named
 from bibwire.domain.records import Dated, Event, Race, RacePage, UnreadableRow
 
 # A thousand races have some thousand events, and a series a hundred.
@@ -163,9 +163,15 @@ def _race(raw: bytes, unreadable: list[UnreadableRow], faults: list[UnreadableRo
         record["address"] = address
         address = None
     zone = race_zone(timezone)
-    if problems:
+    reasons = [f"race {race_id} is kept without it: {'; '.join(problems)}"] if problems else []
+    if timezone and zone_named(timezone) is None:
+        reasons.append(
+            f"the time zone of race {race_id} is not known: its times are read as US Eastern, and it is "
+            "polled as on a race day wherever on Earth that may be"
+        )
+    if reasons:
         # Together, because an entry of the quarantine is known by its text.
-        faults.append(UnreadableRow(f"race {race_id} is kept without it: {'; '.join(problems)}", raw))
+        faults.append(UnreadableRow("; ".join(reasons), raw))
 
     events: list[Event] = []
     sent = record.pop("events", None)
