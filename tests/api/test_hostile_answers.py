@@ -27,6 +27,7 @@ from bibwire.domain.errors import BibwireError
 from bibwire.domain.records import Dated
 from bibwire.domain.secrets import Redactor, Secret
 from tests.api.loopback import BY_KEY, CALLER, SECRET, CountingPermits, MovedClock
+from tests.watchdog import Watchdog
 
 LIMIT = transport._LONGEST_BODY_BYTES
 MB = 1 << 20
@@ -164,19 +165,6 @@ def _vendor(body: bytes) -> Iterator[str]:
     finally:
         server.shutdown(socket.SHUT_RDWR)
         server.close()
-
-
-class Watchdog:
-    """Notes the most CPU seconds that this process used between two turns of the loop."""
-
-    def __init__(self) -> None:
-        self.worst = 0.0
-
-    async def run(self) -> None:
-        while True:
-            before = time.process_time()
-            await asyncio.sleep(0.002)
-            self.worst = max(self.worst, time.process_time() - before)
 
 
 async def _ask(url: str, ask: Callable[[VendorClient], object]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -9,7 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import rsusim
+from bibwire.engine.reports import SyncRequest
 from tests.house import House
+from tests.watchdog import Watchdog
 
 
 @pytest.fixture
@@ -128,6 +131,45 @@ def test_people_are_mirrored_and_kept_fresh_where_the_vendor_sorts_as_it_likes(
     assert (first.errors, first.participants.inserted) == ([], 12)
     assert (second.errors, second.participants.updated, second.participants.removed) == ([], 5, 1)
     assert (full.errors, full.participants.unchanged) == ([], 11)
+
+
+def _people(row: str, count: int) -> str:
+    rows = ",".join(row % number for number in range(95_000_000, 95_000_000 + count))
+    return f'[{{"event":{{}},"participants":[{rows}]}}]'
+
+
+HOSTILE = {
+    "all quarantined": _people('{"registration_id":%d,"x":NaN,"y":"' + "z" * 300 + '"}', 5_000),
+    "wide people": _people('{"registration_id":%d,"x":[' + "[]," * 3_000 + "0]}", 300),
+    "long texts": _people('{"registration_id":%d,"user":{"first_name":"' + "\\u00e9" * 150_000 + '"}}', 4),
+    "many people": _people('{"registration_id":%d,"bib_num":7}', 5_000),
+}
+
+
+@pytest.mark.parametrize("shape", HOSTILE)
+def test_storing_what_a_hostile_answer_holds_keeps_the_loop_free(
+    shape: str, house: House, world: rsusim.World, account: rsusim.Account
+) -> None:
+    _race(world, account, "Harbor Lights")
+    house.add_partner(account)
+    house.sync()
+    body = HOSTILE[shape]
+    world.faults.add(rsusim.Fault(path="participants", kind="body", body=body, times=None))
+    world.advance(60)
+
+    async def watched() -> float:
+        dog = Watchdog()
+        watching = asyncio.create_task(dog.run())
+        await asyncio.sleep(0)
+        await house.runtime.engine.sync(SyncRequest(full=True))
+        watching.cancel()
+        return dog.worst
+
+    assert house.run(watched()) < 0.1
+    [seen] = house.rows(
+        "SELECT (SELECT count(*) FROM bibwire.participants) + (SELECT count(*) FROM bibwire.quarantine) AS n"
+    )
+    assert seen["n"] == 6 + body.count("registration_id")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])

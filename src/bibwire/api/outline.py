@@ -27,6 +27,7 @@ MOST_ROWS: Final = 20_000
 # A person has some ten brackets, a race with a hundred events a thousand.
 _MOST_BRACKETS: Final = 600_000
 
+TOO_MUCH: Final = "the vendor's answer holds far more than any that is known"
 _BRACKETS_A_STEP: Final = 4096
 
 _ROWS: Final = frozenset({b'"participants"', b'"teams"', b'"races"'})
@@ -44,7 +45,7 @@ _SCALAR: Final = re.compile(rb'[^\s,:"\[\]{}]++')
 
 
 class _NotJson(Exception):
-    """Brackets or quotes do not balance, or there is more of something than any answer has."""
+    """Brackets or quotes do not balance."""
 
 
 @dataclass(slots=True)
@@ -85,6 +86,9 @@ def outline(body: bytes) -> Outline | None:
     Return what an answer consists of; None if it is half a document, or none.
 
     Whether the rows are JSON is for whoever reads them to find out.
+
+    Raises:
+        AnswerUnreadable: There is more in it than in any answer that is known.
     """
     cutter = _Cutter(body)
     try:
@@ -95,7 +99,9 @@ def outline(body: bytes) -> Outline | None:
     except _NotJson:
         return None
     # What is left may hold what the parser refuses a document for.
-    return Outline(storable(frame)[0], cutter.rows) if is_bounded(frame) else None
+    if not is_bounded(frame):
+        raise AnswerUnreadable(TOO_MUCH)
+    return Outline(storable(frame)[0], cutter.rows)
 
 
 def check_row(row: bytes) -> None:
@@ -197,7 +203,7 @@ class _Cutter:
             self._put(b"%d" % len(self.rows))
             self.rows.append(self._body[at:end])
             if len(self.rows) > MOST_ROWS:
-                raise _NotJson
+                raise AnswerUnreadable(TOO_MUCH)
             at = self.space(end)
             self._put(sign := self._sign(at))
             if sign == b"]":
@@ -222,7 +228,7 @@ class _Cutter:
                 continue
             self._brackets += 1
             if self._brackets > _MOST_BRACKETS:
-                raise _NotJson
+                raise AnswerUnreadable(TOO_MUCH)
             if self._brackets % _BRACKETS_A_STEP == 0:
                 step()
             depth += 1 if sign in (b"[", b"{") else -1
@@ -272,4 +278,4 @@ class _Cutter:
         self.frame.append(part)
         self._framed += len(part)
         if self._framed > _LIGHT_BYTES or len(self.frame) > _LIGHT_VALUES:
-            raise _NotJson
+            raise AnswerUnreadable(TOO_MUCH)
