@@ -140,7 +140,7 @@ def _people(row: str, count: int) -> str:
 
 HOSTILE = {
     "all quarantined": _people('{"registration_id":%d,"x":NaN,"y":"' + "z" * 300 + '"}', 5_000),
-    "wide people": _people('{"registration_id":%d,"x":[' + "[]," * 3_000 + "0]}", 150),
+    "wide people": _people('{"registration_id":%d,"x":[' + "[]," * 3_000 + "0]}", 80),
     "long texts": _people('{"registration_id":%d,"user":{"first_name":"' + "\\u00e9" * 150_000 + '"}}', 4),
     "many people": _people('{"registration_id":%d,"bib_num":7}', 5_000),
 }
