@@ -466,22 +466,20 @@ async def _write(
         return
     named = statements("loader")
     await connection.execute(named["make_stage"])
+    breath = Breath()
     async with connection.cursor().copy(named["copy_stage"]) as copy:
         for start in range(0, len(merges), ROWS_A_WRITE):
-            lines = [
-                copy_text.line(
-                    target.partner_id,
-                    merge.after.registration,
-                    copy_text.standing_of(merge.after),
-                    digest,
-                    target.now,
+            lines: list[bytes] = []
+            for merge, digest in zip(
+                merges[start : start + ROWS_A_WRITE],
+                digests[start : start + ROWS_A_WRITE],
+                strict=True,
+            ):
+                standing = copy_text.standing_of(merge.after)
+                lines.append(
+                    copy_text.line(target.partner_id, merge.after.registration, standing, digest, target.now)
                 )
-                for merge, digest in zip(
-                    merges[start : start + ROWS_A_WRITE],
-                    digests[start : start + ROWS_A_WRITE],
-                    strict=True,
-                )
-            ]
+                await breath.take()
             await copy.write(b"".join(lines))
     await connection.execute(named["merge_stage"])
     told = [merge for merge in merges if target.tells_of(merge.after.registration.event_id)]
