@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from bibwire.clock import Breath
 from bibwire.domain.merge import Kind, Merge
 from bibwire.store.database import Connection, statements
 
@@ -60,6 +61,8 @@ async def _write(connection: Connection, partner_id: int, rows: Sequence[tuple[A
     assert head is not None
     last_seq = head[0]
     async with connection.cursor().copy(named["copy_changes"]) as copy:
+        breath = Breath()
         for seq, row in enumerate(rows, last_seq - len(rows) + 1):
+            await breath.take()
             await copy.write_row((partner_id, seq, *row))
     await connection.execute(named["notify"], {"partner_id": partner_id, "last_seq": last_seq})
