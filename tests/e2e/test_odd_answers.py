@@ -57,8 +57,13 @@ def test_a_text_no_database_can_hold_costs_that_text_and_neither_race_nor_people
     assert "Harbor" in entry["raw"]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    ['"name":"' + "x" * 3_000_000 + '"', '"name":"Huge","a":1e99999', '"name":"\\u0000"'],
+    ids=["larger than any race", "a number", "NUL"],
+)
 def test_what_is_gone_is_noted_beside_a_race_that_cannot_be_read(
-    house: House, world: rsusim.World, account: rsusim.Account
+    odd: str, house: House, world: rsusim.World, account: rsusim.Account
 ) -> None:
     _race(world, account, "Stays")
     unread, _ = _race(world, account, "Becomes unreadable")
@@ -67,8 +72,7 @@ def test_what_is_gone_is_noted_beside_a_race_that_cannot_be_read(
     house.sync()
     world.remove_race(gone)
     world.remove_race(unread)
-    # Larger than any race is.
-    text = f'{{"race":{{"race_id":{unread},"name":"{"x" * 3_000_000}"}}}}'
+    text = f'{{"race":{{"race_id":{unread},{odd}}}}}'
     world.faults.add(rsusim.Fault(path="races", kind="hostile_rows", rows=[text], times=None))
 
     house.sync()
