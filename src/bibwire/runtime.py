@@ -21,7 +21,7 @@ from bibwire.clock import Clock, SystemClock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.daily import next_of_day
 from bibwire.domain.errors import AccessLost, Blocked, SettingsError
-from bibwire.domain.secrets import Credential
+from bibwire.domain.secrets import NOBODY, Credential, Secret
 from bibwire.domain.sweeps import Lookback
 from bibwire.engine import gate
 from bibwire.engine.backfill import Backfill
@@ -41,6 +41,8 @@ from bibwire.engine.worker import Worker
 from bibwire.settings import Settings
 from bibwire.store import embedded, migrate, schedule
 from bibwire.store.database import POOL_CONNECTIONS, Database, open_database, with_time_outs
+from bibwire.store.embedded_guard import look_after
+from bibwire.store.health import check_access
 from bibwire.store.jobs import PLANNER, Jobs
 from bibwire.store.partners import Partner, Partners
 from bibwire.store.permits import Permits, Refusal, Throttling, in_flight
@@ -79,7 +81,7 @@ class Runtime:
     async def open_worker(self) -> AsyncIterator[Worker]:
         """Build a worker; it is closed with the last of its calls."""
         clients = Clients(self.open_client, self.clock)
-        caller = caller_name(self.settings)
+        caller = caller_of(self.settings)
         try:
             yield Worker(
                 jobs=self.jobs,
@@ -109,6 +111,15 @@ class Runtime:
             )
         finally:
             await clients.close()
+
+    async def check_access(self) -> None:
+        """
+        Find out that the database takes no changes from us, before anything is begun.
+
+        Raises:
+            DatabaseDenied: It does not; the text says what to do.
+        """
+        await check_access(self.db)
 
     async def check_connections(self, workers: int) -> None:
         """
@@ -331,7 +342,7 @@ class Runtime:
             self.session,
             self.clock,
             credential_id=partner.credential_id,
-            caller=caller_name(self.settings),
+            caller=caller_of(self.settings),
             calls_in_flight=self.settings.max_calls_in_flight,
             urgency=urgency,
             waiting=waiting,
@@ -361,7 +372,7 @@ class _Unlimited:
         if pause:
             await self._clock.sleep(pause)
         async with in_flight(
-            self._session, self._clock, caller_name(self._settings), self._settings.max_calls_in_flight
+            self._session, self._clock, caller_of(self._settings), self._settings.max_calls_in_flight
         ):
             yield pause
 
@@ -372,9 +383,9 @@ class _Unlimited:
         """Nothing: there is no credential yet to keep it for."""
 
 
-def caller_name(settings: Settings) -> str:
-    """Return whose calls are limited together; empty without a caller registration."""
-    return "" if settings.caller is None else settings.caller.registration.reveal()
+def caller_of(settings: Settings) -> Secret:
+    """Return whose calls are limited together."""
+    return NOBODY if settings.caller is None else settings.caller.registration
 
 
 @asynccontextmanager
@@ -407,11 +418,14 @@ async def open_runtime(
         else:
             server = await asyncio.to_thread(embedded.start, settings.home)
             stack.push_async_callback(asyncio.to_thread, server.close)
+            stack.callback(asyncio.create_task(look_after(server)).cancel)
             conninfo = server.conninfo
         await asyncio.to_thread(migrate.upgrade, conninfo)
         key = load_key(key=settings.secret_key, key_file=settings.secret_key_file, home=settings.home)
         db = await stack.enter_async_context(open_database(conninfo))
-        session = await stack.enter_async_context(open_session(conninfo))
+        session = await stack.enter_async_context(
+            open_session(conninfo, call_seconds=settings.timeout_seconds)
+        )
         partners = Partners(db, Vault(key))
 
         def open_client(

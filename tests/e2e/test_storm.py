@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import rsusim
-from bibwire.store.session import SLOT_LOCKS
+from bibwire.store.session import INSTANCE_LOCKS
 from tests.e2e import fences, truth
 from tests.e2e.crew import Crew, Server, all_since, own_server, wait_until
 from tests.e2e.simulation import polls
@@ -160,8 +160,12 @@ def freeze_two_in_calls(crew: Crew, server: Server) -> tuple[int, int]:
 
 def places(server: Server) -> set[int]:
     """Return the server's processes that keep a place for a call."""
-    query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %(slots)s::oid"
-    return {row["pid"] for row in server.rows(query, slots=SLOT_LOCKS)}
+    query = """
+        SELECT l.pid
+        FROM bibwire.call_places AS p
+        JOIN pg_locks AS l ON l.locktype = 'advisory' AND l.classid = %(c)s::oid AND l.objid = p.instance::oid
+    """
+    return {row["pid"] for row in server.rows(query, c=INSTANCE_LOCKS)}
 
 
 @pytest.mark.slow

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import stamina
 
@@ -51,6 +51,8 @@ _Parameters = list[tuple[str, str]]
 _CLOCK_MARGIN: Final = timedelta(seconds=60)
 # If instead ours is that slow, the cursor lags behind by as much: rows are read twice, none is lost.
 _FAR_AHEAD: Final = timedelta(minutes=5)
+# Most calls are answered in less.
+_LAST_MOMENT_SECONDS: Final = 2.0
 
 
 class Permits(Protocol):
@@ -415,14 +417,19 @@ class VendorClient:
                 backoff.spend(waited)
             sent_at, started = self._clock.now(), self._clock.monotonic()
             outcome: Answer | BibwireError | None = None
+            leaving: asyncio.CancelledError | None = None
             try:
-                outcome = await self._transport.get(path, query)
+                outcome, leaving = await _to_its_end(self._transport.get(path, query))
             finally:
                 seconds = self._clock.monotonic() - started
                 # A machine that was asleep meanwhile may have stopped the one, a clock set back the other.
                 in_flight = max(seconds, (self._clock.now() - sent_at).total_seconds())
                 if outcome is None:  # cancelled: the vendor may have counted it all the same
                     self._report(CallMade(endpoint.name, None, "Cancelled", 0, seconds, number))
+        if leaving is not None:  # the answer came, and the call is over; but nobody wants it any more
+            self._report(CallMade(endpoint.name, None, "Cancelled", 0, seconds, number))
+            raise leaving
+        assert outcome is not None
         backoff.spend(seconds)
         backoff.retry_after_seconds = None
 
@@ -472,6 +479,28 @@ class VendorClient:
     def _report(self, call: CallMade) -> None:
         if self._on_call is not None:
             self._on_call(call)
+
+
+async def _to_its_end(call: Coroutine[Any, Any, _T]) -> tuple[_T, asyncio.CancelledError | None]:
+    """
+    Await a call; who is cancelled meanwhile lets it come to its end for a moment.
+
+    A call that is broken off goes on at the vendor, and keeps its place for as long as it may last.
+
+    Raises:
+        CancelledError: It did not end in time.
+    """
+    task = asyncio.create_task(call)
+    try:
+        return await asyncio.shield(task), None
+    except asyncio.CancelledError as leaving:
+        try:
+            await asyncio.wait([task], timeout=_LAST_MOMENT_SECONDS)
+        finally:
+            task.cancel()
+        if task.done() and not task.cancelled():
+            return task.result(), leaving
+        raise
 
 
 def _epoch(instant: datetime) -> str:

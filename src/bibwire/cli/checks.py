@@ -185,9 +185,13 @@ def _database(to: Examination, conninfo: str, now: Callable[[], datetime]) -> bo
         to.add("lz4", "warn", "the server was built without it", fix)
     else:
         to.add("lz4", "ok", "available")
+    for denial in health.denials:
+        to.add(denial.check, "FAIL", denial.found, denial.fix)
     _clock(to, "database's clock", abs(health.now - now()))
     if health.schema == HEAD:
         to.add("schema", "ok", f"version {HEAD}")
+    elif health.schema is None and health.denials:
+        pass  # it may be there, and cannot be looked at
     elif health.schema is None:
         to.add("schema", "warn", "not made yet", "bibwire init")
     elif health.schema < HEAD:
@@ -195,7 +199,7 @@ def _database(to: Examination, conninfo: str, now: Callable[[], datetime]) -> bo
     else:
         fix = "it was used by a newer Bibwire: upgrade this one"
         to.add("schema", "FAIL", f"version {health.schema}, this Bibwire knows {HEAD}", fix)
-    return health.schema == HEAD
+    return health.schema == HEAD and not any(denial.check == "tables" for denial in health.denials)
 
 
 def _credentials(to: Examination, conninfo: str, key: bytes | None, now: datetime) -> None:

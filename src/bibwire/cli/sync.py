@@ -50,6 +50,7 @@ def sync(
         from bibwire.engine.reports import SyncRequest
 
         runtime.on_wait = patience.wait
+        await runtime.check_access()
         request = SyncRequest(partner=partner, race_id=race, full=full)
         heads = await runtime.reports.heads()
         with sync_progress() as watch:

@@ -4,6 +4,7 @@ Every error of Bibwire, grouped by what its catcher does.
     BibwireError                    the text is one sentence, safe to show: no secret, no runner's name
     ├── SettingsError               wrong use or settings: tell the user, exit 2
     ├── DatabaseUnavailable         PostgreSQL cannot be used: tell the operator, exit 1
+    │   └── DatabaseDenied          it is there and refuses us: waiting does not help, a person has to act
     ├── RetryLater                  may pass by itself: try again within bounds, then give up the scope
     │   ├── VendorUnavailable       no answer, 5xx, 522, error 4 or 5
     │   ├── Throttled               429 or error 14; `retry_after_seconds` where the vendor said
@@ -25,6 +26,7 @@ Every error of Bibwire, grouped by what its catcher does.
     ├── ScopeBusy                   another process sweeps this scope: nothing is wrong, it keeps it fresh
     │   └── LeaseLost               it took the scope over from us; nothing of this page was written
     ├── Stopped                     this process is to leave: nothing is wrong, the next run goes on here
+    ├── StatementRefused            PostgreSQL refused what we wrote: a bug; no row is quoted
     └── InvariantBroken             a bug: stop this scope, write nothing
 """
 
@@ -41,6 +43,10 @@ class SettingsError(BibwireError):
 
 class DatabaseUnavailable(BibwireError):
     """PostgreSQL cannot be reached, is too old, or refuses us."""
+
+
+class DatabaseDenied(DatabaseUnavailable):
+    """PostgreSQL answers, and does not let us do our work: it is read-only, or access is missing."""
 
 
 class RetryLater(BibwireError):
@@ -141,3 +147,11 @@ class Stopped(BibwireError):
 
 class InvariantBroken(BibwireError):
     """Something that must hold does not; nothing of this step was written."""
+
+
+class StatementRefused(BibwireError):
+    """PostgreSQL refused a statement: its kind (`sqlstate`) and names, never what a row holds."""
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate

@@ -12,7 +12,7 @@ import hmac
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Final, Literal, NoReturn
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
@@ -61,6 +61,10 @@ class Secret:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Secret is neither pickled nor copied; pass it on, or reveal() it")
+
+
+# Whose calls are limited together where there is no caller registration.
+NOBODY: Final = Secret("")
 
 
 @dataclass(frozen=True, slots=True)

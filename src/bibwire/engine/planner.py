@@ -22,6 +22,7 @@ from bibwire.domain import schedule as rules
 from bibwire.domain.budget import Budget, Urgency, room
 from bibwire.domain.errors import InvariantBroken
 from bibwire.domain.schedule import PartnerPlan, ScopeFacts, Shortage, Tier
+from bibwire.domain.secrets import NOBODY, Secret
 from bibwire.domain.shortages import is_news, is_over, to_tell
 from bibwire.store import schedule, shortages
 from bibwire.store.database import Connection, Database
@@ -76,7 +77,7 @@ class Planner:
         jobs: Jobs,
         clock: Clock,
         *,
-        caller: str = "",
+        caller: Secret = NOBODY,
         budget_time: Callable[[], datetime] | None = None,
         next_verification: Callable[[datetime], datetime] | None = None,
     ) -> None:
@@ -84,7 +85,7 @@ class Planner:
         Make the planner.
 
         Args:
-            caller: Name of the caller registration, "" without one.
+            caller: The caller registration, `NOBODY` without one.
             budget_time: For simulations: the time calls are counted by, instead of the database's.
             next_verification: When mirrors are verified next, after an instant; None: they are not.
         """

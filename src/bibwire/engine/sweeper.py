@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,7 +22,9 @@ from bibwire.domain.errors import (
     BibwireError,
     Blocked,
     BudgetSpent,
+    Collided,
     DatabaseUnavailable,
+    LeaseLost,
     RaceGone,
     ScopeBusy,
     Stopped,
@@ -32,6 +34,7 @@ from bibwire.engine.scope import ScopeSync
 from bibwire.store import catalog, leases, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
+from bibwire.store.finishing import to_its_end
 from bibwire.store.leases import Lease
 from bibwire.store.loader import Outcome
 from bibwire.store.session import Session
@@ -192,11 +195,25 @@ class Sweeper:
             yield lease
         finally:
             renewing.cancel()
-            await asyncio.shield(leases.release(self._db, lease))
+            await to_its_end(self._release(lease))
+
+    async def _release(self, lease: Lease) -> None:
+        """Give a lease back; where the database is gone, it runs out."""
+        try:
+            await leases.release(self._db, lease)
+        except (DatabaseUnavailable, Collided) as error:
+            log.info("a lease runs out by itself", action="lease", race_id=lease.race_id, error=str(error))
 
     async def _renew(self, lease: Lease) -> None:
-        """Renew a lease as long as we live; if it is lost, the next commit says so."""
-        with suppress(BibwireError):
-            while True:
-                await asyncio.sleep(leases.RENEW_SECONDS)
-                await leases.renew(self._db, lease)
+        """Renew a lease as long as we live, also after a blip; if it is lost, the next commit says so."""
+        wait = leases.RENEW_SECONDS
+        while True:
+            await asyncio.sleep(wait)
+            wait = leases.RENEW_SECONDS
+            try:
+                async with asyncio.timeout(leases.RENEW_SECONDS):
+                    await leases.renew(self._db, lease)
+            except LeaseLost:
+                return
+            except (BibwireError, TimeoutError):
+                wait = leases.RENEW_AGAIN_SECONDS

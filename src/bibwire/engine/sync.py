@@ -34,6 +34,7 @@ from bibwire.domain.sweeps import FRESH, RESUME_FULL, Stream
 from bibwire.engine.calls import count_calls, note_call
 from bibwire.engine.discovery import discover
 from bibwire.engine.gate import Gate, aside
+from bibwire.engine.patience import Patience
 from bibwire.engine.reports import SyncError, SyncProgress, SyncReport, SyncRequest, Watch
 from bibwire.engine.sweeper import Sweeper
 from bibwire.store import catalog, runs, streams
@@ -66,6 +67,7 @@ class _Run:
     progress: SyncProgress
     watch: Watch | None
     gate: Gate = field(default_factory=lambda: Gate(SCOPES_AT_ONCE))
+    patiently: Patience = field(default_factory=Patience)
     refused: CallerRefused | None = None
     # By partner, the vendor instant at which its race list was read.
     began: dict[int, datetime] = field(default_factory=dict)
@@ -213,7 +215,9 @@ class SyncEngine:
             raise run.refused
         async with self._open_client(partner, run.on_call, _aside, Urgency.DELTA) as client:
             try:
-                found = await discover(self._db, client, self._clock, partner.partner_id)
+                found = await run.patiently(
+                    lambda: discover(self._db, client, self._clock, partner.partner_id)
+                )
             except (DatabaseUnavailable, PartnerStopped, Blocked):
                 raise
             except BibwireError as error:
@@ -225,8 +229,10 @@ class SyncEngine:
                     run.failed(partner, None, f"{found.unreadable} races could not be read; see quarantine.")
                 if request.race_id is not None and not await self._knows(partner, request.race_id):
                     return False
-            scopes = await catalog.live_scopes(
-                self._db, partner.partner_id, now=self._clock.now(), race_id=request.race_id
+            scopes = await run.patiently(
+                lambda: catalog.live_scopes(
+                    self._db, partner.partner_id, now=self._clock.now(), race_id=request.race_id
+                )
             )
             if request.race_id is not None and not scopes:
                 run.report.notes.append(
@@ -237,9 +243,9 @@ class SyncEngine:
             run.progress.races += len(scopes)
             run.tell()
             if request.full and request.race_id is None:
-                listed = await self._begin_full(run, partner, scopes)
+                listed = await run.patiently(lambda: self._begin_full(run, partner, scopes))
                 await self._sync_scopes(run, client, partner, scopes, full=True, listed=listed)
-                await catalog.run(self._db, "end_full", partner.partner_id)
+                await run.patiently(lambda: catalog.run(self._db, "end_full", partner.partner_id))
             else:
                 await self._sync_scopes(run, client, partner, scopes, full=request.full, listed={})
         return True
@@ -293,7 +299,7 @@ class SyncEngine:
                     return
             if worked and not verified:
                 verified = True
-                await self._partners.mark_verified(partner)
+                await run.patiently(lambda: self._partners.mark_verified(partner))
 
         # A queue rather than a task a scope: ten thousand tasks would wait for three places.
         waiting = iter(scopes)
@@ -320,8 +326,12 @@ class SyncEngine:
         """
         counter = count_calls()
         kind = "full" if full or not scope.is_loaded else "delta"
-        run_id = await runs.begin(self._db, scope.partner_id, scope.race_id, kind, now=self._clock.now())
-        swept = await self._sweeper.sweep(client, scope, full=full, on_page=run.on_page)
+        run_id = await run.patiently(
+            lambda: runs.begin(self._db, scope.partner_id, scope.race_id, kind, now=self._clock.now())
+        )
+        swept = await run.patiently(
+            lambda: self._sweeper.sweep(client, scope, full=full, on_page=run.on_page)
+        )
         outcome, error, text = swept.outcome, swept.error, swept.text
         busy = isinstance(error, ScopeBusy)
         if busy and not full and await self._passed(scope, run.began.get(scope.partner_id)):
@@ -331,14 +341,16 @@ class SyncEngine:
         run.report.notes.extend(swept.notes)
         run.report.races_synced += error is None
         run.report.races_busy += busy and error is not None
-        await runs.finish(
-            self._db,
-            run_id,
-            outcome,
-            calls=counter.made,
-            error=text,
-            failed=error is not None and not busy,
-            now=self._clock.now(),
+        await run.patiently(
+            lambda: runs.finish(
+                self._db,
+                run_id,
+                outcome,
+                calls=counter.made,
+                error=text,
+                failed=error is not None and not busy,
+                now=self._clock.now(),
+            )
         )
         told = {
             "action": "sync_scope",

@@ -18,9 +18,9 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
 
 from bibwire.domain.errors import DatabaseUnavailable
+from bibwire.store.watched import CONNECT_SECONDS, Pool, Timed, Watched
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -78,10 +78,10 @@ def connect(
     *,
     application_name: str = "bibwire",
     autocommit: bool = False,
-    connect_timeout: int = 10,
+    connect_timeout: int = CONNECT_SECONDS,
     prepare_threshold: int | None = 5,
     settled: bool = True,
-) -> psycopg.Connection[TupleRow]:
+) -> Timed:
     """
     Open one connection, for short work outside an event loop.
 
@@ -94,7 +94,7 @@ def connect(
         DatabaseUnavailable: A session cannot be as it has to be.
         psycopg.Error: No connection.
     """
-    connection = psycopg.connect(
+    connection = Timed.connect(
         conninfo,
         autocommit=autocommit,
         prepare_threshold=prepare_threshold,
@@ -109,13 +109,14 @@ def connect(
     return connection
 
 
-async def connect_async(conninfo: str, *, application_name: str, autocommit: bool = True) -> Connection:
+async def connect_async(conninfo: str, *, application_name: str, autocommit: bool = True) -> Watched:
     """Open one connection for an event loop. Raises what `connect` raises."""
-    connection: Connection = await psycopg.AsyncConnection.connect(
-        conninfo, autocommit=autocommit, **_arguments(conninfo, application_name, 10)
+    connection = await Watched.connect(
+        conninfo, autocommit=autocommit, **_arguments(conninfo, application_name, CONNECT_SECONDS)
     )
     try:
         await settle_async(connection)
+        await connection.introduce()
     except BaseException:
         await connection.close()
         raise
@@ -129,7 +130,7 @@ def make_pool(
     configure: Callable[[Connection], Awaitable[None]],
     max_size: int,
     timeout: float,
-) -> AsyncConnectionPool[Connection]:
+) -> Pool:
     """
     Return a pool, not open yet.
 
@@ -138,20 +139,18 @@ def make_pool(
         timeout: Seconds that somebody waits for a free connection.
     """
 
-    async def prepare(connection: Connection) -> None:
+    async def prepare(connection: Watched) -> None:
         await settle_async(connection)
+        await connection.introduce()
         await configure(connection)
 
-    return AsyncConnectionPool(
+    return Pool(
         conninfo,
         min_size=1,
         max_size=max_size,
         timeout=timeout,
-        open=False,
         configure=prepare,
-        # Without it the first statements after a restart of the server fail.
-        check=AsyncConnectionPool.check_connection,
-        kwargs=_arguments(conninfo, application_name, 10),
+        kwargs=_arguments(conninfo, application_name, CONNECT_SECONDS),
         name=application_name,
     )
 

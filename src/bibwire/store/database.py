@@ -17,31 +17,22 @@ from typing import Any, Final, LiteralString, cast
 
 import msgspec
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
-from bibwire.domain.errors import Collided, DatabaseUnavailable
+from bibwire.domain.errors import DatabaseUnavailable
 from bibwire.store import connections as sessions
+from bibwire.store.refusals import translated
+from bibwire.store.watched import Pool, Watched, with_time_outs
+
+__all__ = ["Connection", "Database", "connect", "fetch", "open_database", "statements", "with_time_outs"]
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
-# The last one is an "internal error" to psycopg; it ends the connection like the first.
-_COLLISIONS = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-_UNUSABLE = (psycopg.OperationalError, PoolTimeout, psycopg.errors.IdleInTransactionSessionTimeout)
-
 # Of one process at most, beside its session's and, in a worker, three of the queue's.
 POOL_CONNECTIONS: Final = 8
-
-# A host that is gone says nothing: without these a statement would wait for a quarter of an hour.
-LOST_AFTER: Final = {
-    "keepalives_idle": "15",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "30000",
-}
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _decode_json = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -62,22 +53,28 @@ def statements(stem: str) -> dict[str, LiteralString]:
 class Database:
     """A pool of connections to one database. Open it with `open_database`."""
 
-    def __init__(self, conninfo: str, pool: AsyncConnectionPool[Connection]) -> None:
+    def __init__(self, conninfo: str, pool: Pool) -> None:
         self.conninfo = conninfo
         self._pool = pool
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Lend a connection inside a transaction: committed at the end, rolled back on error."""
+        """
+        Lend a connection inside a transaction: committed at the end, rolled back on error.
+
+        Raises:
+            DatabaseUnavailable, Collided, StatementRefused: What a statement failed with, without what
+                it was about: no row of anybody is in the text.
+        """
+        lent: Watched | None = None
         try:
             async with self._pool.connection() as connection:
+                lent = connection
                 yield connection
-        except _COLLISIONS as error:
-            raise Collided(
-                "The database let another transaction go first; the next run repeats it."
-            ) from error
-        except _UNUSABLE as error:
-            raise DatabaseUnavailable(f"PostgreSQL cannot be used: {' '.join(str(error).split())}") from error
+        except psycopg.Error as error:
+            if lent is not None and lent.closed:
+                await self._pool.distrust(lent)
+            raise translated(error) from None
 
     async def fetch(self, statement: LiteralString, **values: Any) -> list[TupleRow]:
         """Run one statement in a transaction of its own and return its rows."""
@@ -117,15 +114,6 @@ async def open_database(conninfo: str, *, connections: int = POOL_CONNECTIONS) -
         await pool.close()
 
 
-def with_time_outs(conninfo: str) -> str:
-    """Add when a connection over a network is taken for lost: after 30 s, unless the user says otherwise."""
-    try:
-        missing = LOST_AFTER.keys() - conninfo_to_dict(conninfo).keys()
-        return make_conninfo(conninfo, **{name: LOST_AFTER[name] for name in missing})
-    except psycopg.ProgrammingError:
-        return conninfo  # who connects with it says what is wrong
-
-
 async def _configure(connection: Connection) -> None:
     set_json_loads(_decode_json, connection)
 
@@ -137,13 +125,11 @@ async def fetch(db: Database | Connection, statement: LiteralString, **values: A
     return await (await db.execute(statement, values)).fetchall()
 
 
-async def connect(conninfo: str, *, autocommit: bool = True) -> Connection:
-    """Open a connection outside the pool, for what lives as long as a session."""
+async def connect(conninfo: str, *, autocommit: bool = True, name: str = "bibwire session") -> Watched:
+    """Open a connection outside the pool, for what lives as long as a session; the server shows `name`."""
     try:
-        connection = await sessions.connect_async(
-            conninfo, application_name="bibwire session", autocommit=autocommit
-        )
-    except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(f"PostgreSQL cannot be used: {' '.join(str(error).split())}") from error
+        connection = await sessions.connect_async(conninfo, application_name=name, autocommit=autocommit)
+    except psycopg.Error as error:
+        raise translated(error) from None
     set_json_loads(_decode_json, connection)
     return connection

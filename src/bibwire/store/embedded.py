@@ -184,6 +184,49 @@ class EmbeddedServer:
         finally:
             self._users.close()
 
+    def is_up(self) -> bool:
+        """
+        Say whether the server's first process lives. Quick, and no proof that it answers.
+
+        Of a folder that was moved or replaced nothing is known: as far as we are concerned it does.
+        """
+        try:
+            if not self._users.is_current():
+                return True
+            pid = self._pid_on_file()
+            if pid is None:
+                return False
+            process = psutil.Process(pid)
+            return process.status() != psutil.STATUS_ZOMBIE and self._is_ours(process)
+        except (psutil.Error, OSError):
+            return False
+
+    def start_again(self, *, wait_seconds: float = 60) -> None:
+        """
+        Start the server after it ended by itself or was killed; another process may be first.
+
+        Raises:
+            SettingsError, DatabaseUnavailable: As `start`.
+        """
+        deadline = time.monotonic() + wait_seconds
+        try:
+            with contextlib.closing(FileLock(self._base / "starting.lock")) as starting:
+                if not starting.acquire(exclusive=True, wait_seconds=wait_seconds):
+                    raise DatabaseUnavailable(
+                        f"Another process has been starting or stopping the database under {self._base} "
+                        "for too long: wait for it, or end it."
+                    )
+                self._wait_for_answer(deadline)
+        except OSError as error:
+            raise SettingsError(
+                f"The embedded PostgreSQL cannot use {error.filename or self._base} ({error.strerror})."
+            ) from error
+        except psycopg.Error as error:
+            raise DatabaseUnavailable(
+                f"The embedded PostgreSQL refused its set-up ({_first_line(error)}): look into "
+                f"{self._data / 'log'}."
+            ) from error
+
     # What follows runs under the lock `starting.lock`.
 
     def _bring_up(self, deadline: float) -> None:
@@ -236,6 +279,7 @@ class EmbeddedServer:
         with connections.connect(self._uri("postgres"), autocommit=True, connect_timeout=patience) as server:
             known = "SELECT FROM pg_database WHERE datname = %s"
             if server.execute(known, [self._database]).fetchone() is None:
+                server.limit = None  # it copies a database, on whatever disk there is
                 self._make_database(server)
         conninfo = self._uri(self._database)
         with connections.connect(conninfo, autocommit=True, connect_timeout=patience) as server:

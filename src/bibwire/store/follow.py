@@ -11,14 +11,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from time import monotonic
 
 import psycopg
 
 from bibwire.domain.errors import DatabaseUnavailable
-from bibwire.store.database import Connection, connect
+from bibwire.store.database import connect
 from bibwire.store.reports import BATCH, Change, Reports
+from bibwire.store.watched import CHECK_SECONDS, Watched
 
 POLL_SECONDS = 2.0
+# A connection without notices for so long is tried: its server may be gone without a word.
+TRY_SECONDS = 10.0
 # A server that restarts is away for seconds; beyond this the reader is told.
 GIVE_UP_AFTER = 30
 
@@ -82,7 +86,8 @@ class _Notices:
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
-        self._connection: Connection | None = None
+        self._connection: Watched | None = None
+        self._heard_at = monotonic()
 
     async def __aenter__(self) -> _Notices:
         await self._listen()
@@ -98,7 +103,11 @@ class _Notices:
             return
         try:
             async for _ in self._connection.notifies(timeout=POLL_SECONDS, stop_after=1):
-                pass
+                self._heard_at = monotonic()
+            if monotonic() - self._heard_at > TRY_SECONDS:
+                with self._connection.at_most(CHECK_SECONDS):
+                    await self._connection.execute("SELECT 1")
+                self._heard_at = monotonic()
         except psycopg.Error:
             await self._close()
 
@@ -106,6 +115,7 @@ class _Notices:
         try:
             self._connection = await connect(self._conninfo)
             await self._connection.execute("LISTEN bibwire_changes")
+            self._heard_at = monotonic()
         except (DatabaseUnavailable, psycopg.Error):
             await self._close()
 

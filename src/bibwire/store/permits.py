@@ -3,15 +3,15 @@ The budget of calls, held over all processes by the database.
 
 Per credential never more than its limit, less a margin, in any rolling hour: one-minute
 counters by the database's clock, taken under a lock before the call is sent (decision 6). Per
-caller never more than the allowed calls in flight: advisory locks, which a dead process gives
-back. When the vendor asks for fewer calls, that is written here too, and holds for all at once.
+caller never more than the allowed calls in flight: places that outlive their process as long as
+its call may (decision 12). When the vendor asks for fewer calls, that is written here too, and
+holds for all at once.
 
 The rules are in `domain/budget.py`. Whoever waits holds neither a connection nor a place.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import AsyncIterator, Callable, Collection
@@ -28,10 +28,11 @@ from bibwire.clock import Clock
 from bibwire.domain import budget as rules
 from bibwire.domain.budget import Budget, CallerStanding, Spent, Standing, Urgency
 from bibwire.domain.errors import BibwireError, Blocked
+from bibwire.domain.secrets import NOBODY, Secret
 from bibwire.store import call_stats
 from bibwire.store.call_stats import prune
 from bibwire.store.database import Connection, Database, fetch, statements
-from bibwire.store.session import Session
+from bibwire.store.session import Session, digest
 
 __all__ = [
     "Budget",
@@ -61,16 +62,19 @@ _RANKS = {urgency: rank for rank, urgency in enumerate(Urgency)}
 
 @asynccontextmanager
 async def in_flight(
-    session: Session, clock: Clock, caller: str, calls: int, urgency: Urgency = Urgency.DELTA
+    session: Session, clock: Clock, caller: Secret, calls: int, urgency: Urgency = Urgency.DELTA
 ) -> AsyncIterator[None]:
-    """Hold one of the caller's places for calls in flight, waiting until one is free."""
+    """
+    Hold one of the caller's places for calls in flight, waiting until one is free.
+
+    Raises:
+        DatabaseUnavailable: It could not be kept.
+    """
     async with session.line(caller, calls).place(_RANKS[urgency]):
-        while (slot := await session.take_slot(caller, calls)) is None:
+        while (place := await session.take_place(caller, calls)) is None:
             await clock.sleep(SLOT_POLL_SECONDS)
-        try:
+        async with session.holding(place):
             yield
-        finally:
-            await session.give_slot_back(slot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class Permits:
     Permits for the calls of one credential, of one urgency.
 
     Args:
-        caller: Name of the caller registration, "" without one.
+        caller: The caller registration, `NOBODY` without one.
         waiting: Entered while a call is refused; what it raises ends the wait.
         on_throttle: Told once of each throttle answer.
         now: For simulations: the time the budget is counted by, instead of the database's.
@@ -127,7 +131,7 @@ class Permits:
         clock: Clock,
         *,
         credential_id: int,
-        caller: str,
+        caller: Secret,
         calls_in_flight: int,
         urgency: Urgency = Urgency.DELTA,
         waiting: Callable[[Refusal], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
@@ -293,7 +297,7 @@ class Permits:
     def _values(self) -> dict[str, Any]:
         return {
             "credential_id": self._credential_id,
-            "caller_digest": _digest(self._caller),
+            "caller_digest": digest(self._caller),
             "urgency": str(self._urgency),
             "now": None if self._now is None else self._now(),
         }
@@ -303,7 +307,7 @@ async def budgets(
     db: Database | Connection,
     credential_ids: Collection[int],
     *,
-    caller: str = "",
+    caller: Secret = NOBODY,
     now: datetime | None = None,
 ) -> dict[int, Budget]:
     """
@@ -320,7 +324,7 @@ async def budgets(
 
 
 async def budget_of_partner(
-    db: Database | Connection, partner_id: int, *, caller: str = "", now: datetime | None = None
+    db: Database | Connection, partner_id: int, *, caller: Secret = NOBODY, now: datetime | None = None
 ) -> Budget:
     """
     Return the budget of a partner's credential; arguments as of `budgets`.
@@ -344,13 +348,13 @@ async def _rows(
     *,
     credential_ids: list[int],
     partner_id: int | None,
-    caller: str,
+    caller: Secret,
     now: datetime | None,
 ) -> list[TupleRow]:
     values = {
         "credential_ids": credential_ids,
         "partner_id": partner_id,
-        "caller_digest": _digest(caller),
+        "caller_digest": digest(caller),
         "now": now,
     }
     return await fetch(db, statements("permits")["budgets"], **values)
@@ -405,7 +409,3 @@ def _blocked(answer: _Answer) -> Blocked:
 
 def _seconds(at: datetime, until: datetime | None) -> float:
     return 0.0 if until is None else max(0.0, (until - at).total_seconds())
-
-
-def _digest(caller: str) -> bytes:
-    return hashlib.sha256(caller.encode()).digest()

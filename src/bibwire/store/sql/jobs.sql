@@ -66,12 +66,13 @@ FROM mine;
 
 -- name: rescue
 -- Put the jobs of dead workers back into the queue and forget these workers. Dead is who gave no
--- sign for `stalled_after` seconds, or for `silent_after` if its connection is gone as well.
--- One row: how many jobs, and whether any of them is to be run again.
+-- sign for `stalled_after` seconds, or for `silent_after` if its connection is gone as well, or is
+-- known for it. One row: how many jobs, and whether any of them is to be run again.
 WITH dead AS MATERIALIZED (
     SELECT w.id
     FROM bibwire_jobs.procrastinate_workers AS w
     WHERE w.last_heartbeat < now() - make_interval(secs => %(stalled_after)s)
+       OR w.id = ANY (%(dead)s::bigint[])
        OR (
            w.last_heartbeat < now() - make_interval(secs => %(silent_after)s)
            AND NOT EXISTS (
