@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +51,7 @@ def test_an_embedded_server_that_is_killed_under_run_is_started_again(
     with told.open("wb") as file:
         running = subprocess.Popen([BIBWIRE, "run"], cwd=shell.folder, env=shell.environment, stderr=file)
     try:
-        wait_until(lambda: "No partner yet" in told.read_text())
+        wait_until(lambda: "worker started" in told.read_text())
         pid_file = own_home / "postgres" / "data" / "postmaster.pid"
         killed = int(pid_file.read_text().split()[0])
         os.kill(killed, signal.SIGKILL)
@@ -95,12 +96,19 @@ def test_a_sync_waits_for_a_server_that_is_started_anew(shell: Shell, world: rsu
 def test_a_partner_removed_while_it_is_synced_is_told_in_a_sentence(
     shell: Shell, peak: rsusim.Account, world: rsusim.World
 ) -> None:
-    world.quirks.set("latency_seconds", 0.5)
+    gone = threading.Event()
+
+    def wait(info: rsusim.RequestInfo) -> None:
+        if info.endpoint == "participants":
+            gone.wait(PATIENCE_SECONDS)
+
     world.log.clear()
-    syncing = shell.start("sync")
+    world.before_answer(wait)
+    syncing = shell.start("sync", TIMEOUT_SECONDS="120")
     wait_until(lambda: world.log.of("participants"))
 
     removed = shell.run("partner", "remove", peak.name, "--yes")
+    gone.set()
 
     _, err = syncing.communicate(timeout=PATIENCE_SECONDS)
     assert removed.code == 0, removed.err

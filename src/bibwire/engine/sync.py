@@ -137,8 +137,12 @@ class SyncEngine:
             except BibwireError as error:
                 await self._note_partner(run, partner, error)
             except Exception as error:  # a fault of ours with one partner must not stop the others
-                log.exception("partner failed", action="sync_partner", partner=partner.name)
-                run.failed(partner, None, f"An unexpected {type(error).__name__} stopped it; see the log.")
+                if await self._partners.find(partner.partner_id) is None:
+                    run.failed(partner, None, "The partner was removed meanwhile.")
+                else:
+                    log.exception("partner failed", action="sync_partner", partner=partner.name)
+                    told = f"An unexpected {type(error).__name__} stopped it; see the log."
+                    run.failed(partner, None, told)
             finally:
                 run.progress.partners_done += 1
                 run.tell()
