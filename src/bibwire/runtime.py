@@ -17,7 +17,8 @@ import structlog
 
 from bibwire import logs
 from bibwire.api.client import CallMade, VendorClient
-from bibwire.clock import Clock, SystemClock
+from bibwire.api.dates import VendorTime
+from bibwire.clock import Clock, DatabaseClock, SystemClock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.daily import next_of_day
 from bibwire.domain.errors import AccessLost, Blocked, SettingsError
@@ -59,7 +60,10 @@ class Runtime:
     """What the commands work with; made by `open_runtime`."""
 
     settings: Settings
+    # The database's time, by which all is decided; the time as this computer has it; the vendor's.
     clock: Clock
+    machine: Clock
+    vendor_time: VendorTime
     conninfo: str
     db: Database
     session: Session
@@ -274,6 +278,7 @@ class Runtime:
             on_call=on_call,
             may_call=may_call,
             aside=gate.aside,
+            vendor_time=self.vendor_time,
         )
 
     @asynccontextmanager
@@ -382,6 +387,7 @@ async def open_runtime(
     settings: Settings,
     *,
     clock: Clock | None = None,
+    machine: Clock | None = None,
     lookback: Lookback | None = None,
     page_size: int = 2500,
     budget_time: Callable[[], datetime] | None = None,
@@ -391,7 +397,8 @@ async def open_runtime(
 
     Args:
         settings: As read by `load_settings`.
-        clock: For tests; the machine's own by default.
+        clock: For simulations: stands for the database's clock, and for this computer's.
+        machine: For tests: this computer's own clock, which may be wrong.
         lookback: How far deltas read back; the design's spans by default.
         page_size: Rows asked for at once; by default the most the vendor allows.
         budget_time: For simulations: the time calls are counted by, instead of the database's.
@@ -400,7 +407,11 @@ async def open_runtime(
         SettingsError: Something in the settings cannot be used.
         DatabaseUnavailable: The database cannot be reached, or its schema not brought up to date.
     """
-    clock = clock or SystemClock()
+    time = None if clock is None else clock.now
+    measured: DatabaseClock | None = None
+    if clock is None or machine is not None:
+        clock = measured = DatabaseClock(machine or SystemClock())
+    machine = machine or (SystemClock() if measured is clock else clock)
     async with AsyncExitStack() as stack:
         if settings.database_url is not None:
             conninfo = with_time_outs(settings.database_url.reveal())
@@ -410,7 +421,9 @@ async def open_runtime(
             conninfo = server.conninfo
         await asyncio.to_thread(migrate.upgrade, conninfo)
         key = load_key(key=settings.secret_key, key_file=settings.secret_key_file, home=settings.home)
-        db = await stack.enter_async_context(open_database(conninfo))
+        db = await stack.enter_async_context(open_database(conninfo, clock=measured, time=time))
+        async with db.transaction():
+            pass  # the clock is measured
         session = await stack.enter_async_context(open_session(conninfo))
         partners = Partners(db, Vault(key))
 
@@ -427,6 +440,8 @@ async def open_runtime(
         runtime = Runtime(
             settings=settings,
             clock=clock,
+            machine=machine,
+            vendor_time=VendorTime(clock),
             conninfo=conninfo,
             db=db,
             session=session,

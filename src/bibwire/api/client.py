@@ -13,14 +13,15 @@ import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import stamina
 
 from bibwire.api import teams as team_rows
 from bibwire.api.answers import check_answer, parse_http_date, retry_after_seconds
+from bibwire.api.dates import VendorTime
 from bibwire.api.endpoints import (
     PARTICIPANT_COUNTS,
     PARTICIPANTS,
@@ -45,12 +46,6 @@ __all__ = ["CallMade", "Permits", "VendorClient", "check_base_url"]
 
 _T = TypeVar("_T")
 _Parameters = list[tuple[str, str]]
-
-# Without the vendor's `Date` the moment before sending is the best there is. The margin is for
-# a clock of ours that is fast: an `as_of` too early costs rows read twice, one too late costs rows.
-_CLOCK_MARGIN: Final = timedelta(seconds=60)
-# If instead ours is that slow, the cursor lags behind by as much: rows are read twice, none is lost.
-_FAR_AHEAD: Final = timedelta(minutes=5)
 
 
 class Permits(Protocol):
@@ -101,6 +96,7 @@ class VendorClient:
         on_call: Called after each attempt. Must not raise.
         may_call: Called before each attempt; what it raises ends the call.
         aside: Entered while a call that failed waits for its next attempt.
+        vendor_time: What is known of the vendor's clock, over all clients; by default, of this one.
     """
 
     def __init__(
@@ -116,6 +112,7 @@ class VendorClient:
         on_call: Callable[[CallMade], None] | None = None,
         may_call: Callable[[], None] | None = None,
         aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        vendor_time: VendorTime | None = None,
         max_attempts: int = 8,
     ) -> None:
         self._transport = Transport(
@@ -126,6 +123,7 @@ class VendorClient:
         )
         self._permits = permits
         self._clock = clock
+        self.vendor_time = vendor_time or VendorTime(clock)
         self._retry_seconds = retry_seconds
         self._on_call = on_call
         self._may_call = may_call
@@ -308,8 +306,7 @@ class VendorClient:
             after=0,
             page_size=size,
             fullness=Fullness(size),
-            answered_at=dated.answered_at,
-            as_of=dated.as_of,
+            dated=dated,
         )
         rows: list[RawRow] = []
         unreadable = list(page.unreadable)
@@ -349,8 +346,7 @@ class VendorClient:
                 after=after,
                 page_size=size,
                 fullness=fullness,
-                answered_at=dated.answered_at,
-                as_of=dated.as_of,
+                dated=dated,
             )
 
         coming: asyncio.Task[Page] | None = None
@@ -432,8 +428,8 @@ class VendorClient:
             result = outcome
         else:
             status, received = outcome.status, outcome.bytes_received
-            backoff.retry_after_seconds = retry_after_seconds(outcome.headers, now=self._clock.now())
-            result = self._read(outcome, sent_at, in_flight, read)
+            backoff.retry_after_seconds = retry_after_seconds(outcome.headers, now=self.vendor_time.now())
+            result = self._read(outcome, started, seconds, in_flight, read)
         said = f"{type(result).__name__}: {result}" if isinstance(result, BibwireError) else None
         self._report(CallMade(endpoint.name, status, said, received, seconds, number))
         await self._permits.record(
@@ -448,20 +444,20 @@ class VendorClient:
     def _read(
         self,
         answer: Answer,
-        sent_at: datetime,
+        started: float,
+        seconds: float,
         in_flight: float,
         read: Callable[[bytes, Dated], _T],
     ) -> tuple[_T] | BibwireError:
-        answered_at = parse_http_date(answer.headers.get("date", ""))
-        # One server whose clock is far ahead would carry the cursor past changes to come.
-        if answered_at is None or answered_at > self._clock.now() + _FAR_AHEAD:
-            dated = Dated(sent_at - _CLOCK_MARGIN, sent_at - _CLOCK_MARGIN)
-        else:
-            # The rows may have been read as soon as it was sent, and what came after be behind.
-            as_of = answered_at - timedelta(seconds=in_flight)
-            dated = Dated(answered_at, as_of.replace(microsecond=0))
         try:
             check_answer(answer.status, answer.body, answer.headers)
+            # After the check: what a proxy answers in the vendor's place tells nothing of its clock.
+            dated = self.vendor_time.dated(
+                parse_http_date(answer.headers.get("date", "")),
+                sent=started,
+                received=started + seconds,
+                in_flight=in_flight,
+            )
             return (read(answer.body, dated),)
         except BibwireError as error:
             # The vendor's own words may be in it; and the chain may hold the body.

@@ -10,12 +10,11 @@ never a page.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
 from typing import Final
 
 from bibwire.api.rows import Cut
 from bibwire.domain.errors import AnswerUnreadable, ListingNotTrusted
-from bibwire.domain.records import Page, UnreadableRow
+from bibwire.domain.records import Dated, Page, UnreadableRow
 
 # What page sizes are limited to is not documented everywhere. A limit is a round number.
 _ROUND: Final = 50
@@ -70,8 +69,7 @@ def page_of(
     after: int,
     page_size: int,
     fullness: Fullness,
-    answered_at: datetime,
-    as_of: datetime,
+    dated: Dated,
 ) -> Page:
     """
     Return what was cut as the page after that id.
@@ -111,8 +109,9 @@ def page_of(
     return Page(
         rows=rows,
         unreadable=unreadable,
-        answered_at=answered_at,
+        answered_at=dated.answered_at,
         after=after,
         through=through,
-        as_of=as_of,
+        as_of=dated.as_of,
+        is_by_vendor=dated.is_by_vendor,
     )

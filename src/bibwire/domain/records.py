@@ -143,11 +143,13 @@ class Dated(NamedTuple):
     When an answer was given, by the vendor's clock.
 
     `answered_at` is its `Date`. `as_of`, in whole seconds, is no later than the moment it was
-    asked for: nothing that it says is older.
+    asked for: nothing that it says is older. Both are guesses, early ones, unless `is_by_vendor`: the
+    answer had no Date, or one that is not believed.
     """
 
     answered_at: datetime
     as_of: datetime
+    is_by_vendor: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ class Page:
     One answer of a keyset-paged listing; rows ascend by registration id.
 
     It is a complete listing of the ids in (`after`, `through`]; `through` is None on the
-    last page, which is complete to the end. `answered_at` and `as_of` are as in `Dated`.
+    last page, which is complete to the end. `answered_at`, `as_of` and `is_by_vendor` are as in `Dated`.
     """
 
     rows: Sequence[RawRow]
@@ -165,6 +167,7 @@ class Page:
     after: int
     through: int | None
     as_of: datetime
+    is_by_vendor: bool = True
 
     @property
     def is_last(self) -> bool:

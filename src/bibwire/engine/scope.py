@@ -70,7 +70,7 @@ class ScopeResult:
     # Rows a full listing showed, by event.
     listed: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    # Seconds by which the vendor's clock is ahead of ours, from its last answer.
+    # Seconds by which the vendor's clock is ahead of the database's; None: not known.
     clock_ahead: float | None = None
 
 
@@ -99,7 +99,9 @@ class ScopeSync:
         self._on_page = on_page
         self._stopping = stopping
         self._key = (scope.partner_id, scope.race_id)
-        self._wish = Wish(live=scope.event_ids, now=clock.now(), lookback=lookback)
+        self._wish = Wish(
+            live=scope.event_ids, now=clock.now(), vendor_now=client.vendor_time.now(), lookback=lookback
+        )
         # Of how many events together the vendor was seen to list the first ones and the last.
         self._trusted = 1
         self._pages_proven = self._try_lists = False
@@ -137,7 +139,9 @@ class ScopeSync:
             )
         self._trusted, self._pages_proven = state.trusted_length, state.pages_proven
         self._longest_page = state.longest_page
-        self._wish = replace(self._wish, now=now, full_since=full_since)
+        self._wish = replace(
+            self._wish, now=now, vendor_now=self._client.vendor_time.now(), full_since=full_since
+        )
         self._empty = frozenset(state.empty_event_ids)
         # A vendor's habit may be over: the list is tried again, and counted.
         self._try_lists = state.one_event_since is not None and now - state.one_event_since >= ONE_EVENT_FOR
@@ -278,8 +282,7 @@ class ScopeSync:
         The last page of a list that is to be counted leaves the sweep at its last row; the list
         ends when it was (`counted`).
         """
-        # The vendor's Date is cut to the second: half of one is the best guess of what is missing.
-        self.result.clock_ahead = (page.answered_at - self._clock.now()).total_seconds() + 0.5
+        self.result.clock_ahead = self._client.vendor_time.ahead_seconds()
         listing = stream is Stream.PARTICIPANTS and sweep.kind is SweepKind.FULL
         received = len(page.rows) + len(page.unreadable)
         if sweep.kind is SweepKind.FULL and received > self._longest_page:
@@ -500,7 +503,8 @@ class ScopeSync:
         counts = await self._client.participant_counts(self._scope.race_id, event_ids)
         if any(counts.get(event_id) != expected[event_id] for event_id in event_ids):
             # People sign up meanwhile: hold what is stored after their changes against a new count.
-            self._wish = replace(self._wish, full_since=None, now=self._clock.now())
+            vendor_now = self._client.vendor_time.now()
+            self._wish = replace(self._wish, full_since=None, now=self._clock.now(), vendor_now=vendor_now)
             for stream in Stream:
                 await self._freshen(stream)
             missing = await self._missing(listing)

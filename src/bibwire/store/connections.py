@@ -129,6 +129,7 @@ def make_pool(
     configure: Callable[[Connection], Awaitable[None]],
     max_size: int,
     timeout: float,
+    check: Callable[[Connection], Awaitable[None]] = AsyncConnectionPool.check_connection,
 ) -> AsyncConnectionPool[Connection]:
     """
     Return a pool, not open yet.
@@ -136,6 +137,8 @@ def make_pool(
     Args:
         configure: What else each new connection needs; it leaves no transaction open.
         timeout: Seconds that somebody waits for a free connection.
+        check: Whether a connection is lent; without one the first statements after a restart of the
+            server fail.
     """
 
     async def prepare(connection: Connection) -> None:
@@ -149,8 +152,7 @@ def make_pool(
         timeout=timeout,
         open=False,
         configure=prepare,
-        # Without it the first statements after a restart of the server fail.
-        check=AsyncConnectionPool.check_connection,
+        check=check,
         kwargs=_arguments(conninfo, application_name, 10),
         name=application_name,
     )

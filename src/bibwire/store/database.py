@@ -8,8 +8,9 @@ that what was stored compares equal to what was sent.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from importlib import resources
@@ -23,6 +24,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from bibwire.clock import DatabaseClock
 from bibwire.domain.errors import Collided, DatabaseUnavailable
 from bibwire.store import connections as sessions
 
@@ -94,15 +96,30 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(conninfo: str, *, connections: int = POOL_CONNECTIONS) -> AsyncIterator[Database]:
+async def open_database(
+    conninfo: str,
+    *,
+    connections: int = POOL_CONNECTIONS,
+    clock: DatabaseClock | None = None,
+    time: Callable[[], datetime] | None = None,
+) -> AsyncIterator[Database]:
     """
     Open a pool of at most `connections` connections and close it at the end.
+
+    Args:
+        clock: Measured once a second at most, whenever a connection is lent.
+        time: For simulations: what the database's clock says, instead of its own.
 
     Raises:
         DatabaseUnavailable: No connection within 10 s.
     """
     pool = sessions.make_pool(
-        conninfo, application_name="bibwire", configure=_configure, max_size=connections, timeout=30
+        conninfo,
+        application_name="bibwire",
+        configure=_configure,
+        max_size=connections,
+        timeout=30,
+        check=AsyncConnectionPool.check_connection if clock is None else _measuring(clock, time),
     )
     try:
         await pool.open(wait=True, timeout=10)
@@ -124,6 +141,28 @@ def with_time_outs(conninfo: str) -> str:
         return make_conninfo(conninfo, **{name: LOST_AFTER[name] for name in missing})
     except psycopg.ProgrammingError:
         return conninfo  # who connects with it says what is wrong
+
+
+def _measuring(
+    clock: DatabaseClock, time: Callable[[], datetime] | None
+) -> Callable[[Connection], Awaitable[None]]:
+    """Return a check of connections that asks for the time along the way."""
+
+    async def check(connection: Connection) -> None:
+        if not clock.is_due:
+            await AsyncConnectionPool.check_connection(connection)
+            return
+        await connection.set_autocommit(True)
+        try:
+            asked = clock.monotonic()
+            [[at]] = await (await connection.execute("SELECT clock_timestamp()")).fetchall()
+            answered = clock.monotonic()
+        finally:
+            if connection.info.transaction_status is TransactionStatus.IDLE:
+                await connection.set_autocommit(False)
+        clock.measured(at if time is None else time(), asked=asked, answered=answered)
+
+    return check
 
 
 async def _configure(connection: Connection) -> None:
