@@ -28,6 +28,7 @@ from psycopg.rows import TupleRow
 from bench import pages
 from bench.pages import Body, Pages
 from bibwire.api.client import VendorClient
+from bibwire.api.dates import VendorTime
 from bibwire.api.paging import Fullness, page_of
 from bibwire.api.rows import cut
 from bibwire.api.wire import decode_race_list
@@ -81,6 +82,7 @@ class Canned:
         self.listed: Sequence[Body] = ()
         self.events = events
         self._counts: Counter[int] = Counter()
+        self.vendor_time = VendorTime(SystemClock())
 
     async def participants(
         self,
@@ -104,8 +106,7 @@ class Canned:
                 after=after,
                 page_size=page_size,
                 fullness=fullness,
-                answered_at=body.answered_at,
-                as_of=body.answered_at,
+                dated=Dated(body.answered_at, body.answered_at),
             )
             self._counts.update(row.event_id for row in page.rows if row.event_id is not None)
             yield page

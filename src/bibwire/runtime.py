@@ -40,7 +40,7 @@ from bibwire.engine.upkeep import DiscoveryTimes, Found, Upkeep
 from bibwire.engine.verify import Verifier
 from bibwire.engine.worker import Worker
 from bibwire.settings import Settings
-from bibwire.store import embedded, migrate, schedule
+from bibwire.store import clocks, embedded, migrate, schedule
 from bibwire.store.database import POOL_CONNECTIONS, Database, open_database, with_time_outs
 from bibwire.store.jobs import PLANNER, Jobs
 from bibwire.store.partners import Partner, Partners
@@ -196,7 +196,12 @@ class Runtime:
             clock=self.clock,
             page_size=self.page_size,
             budget_time=self.budget_time,
+            computer_ahead=self.computer_ahead,
         )
+
+    def computer_ahead(self) -> float:
+        """Return by how many seconds this computer's clock is ahead of the database's."""
+        return (self.machine.now() - self.clock.now()).total_seconds()
 
     async def discover_at_start(self) -> None:
         """Let the workers read every race list at once."""
@@ -223,6 +228,7 @@ class Runtime:
             clients=clients,
             clock=self.clock,
             times=DiscoveryTimes(self.settings.discovery_times, self.settings.timezone),
+            vendor_time=self.vendor_time,
         )
 
     async def check_credential(
@@ -424,6 +430,10 @@ async def open_runtime(
         db = await stack.enter_async_context(open_database(conninfo, clock=measured, time=time))
         async with db.transaction():
             pass  # the clock is measured
+        vendor_time = VendorTime(clock)
+        _, data_ahead = await clocks.vendor_ahead(db)
+        if data_ahead is not None:
+            vendor_time.remember(data_ahead)
         session = await stack.enter_async_context(open_session(conninfo))
         partners = Partners(db, Vault(key))
 
@@ -441,7 +451,7 @@ async def open_runtime(
             settings=settings,
             clock=clock,
             machine=machine,
-            vendor_time=VendorTime(clock),
+            vendor_time=vendor_time,
             conninfo=conninfo,
             db=db,
             session=session,

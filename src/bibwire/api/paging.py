@@ -113,5 +113,5 @@ def page_of(
         after=after,
         through=through,
         as_of=dated.as_of,
-        is_by_vendor=dated.is_by_vendor,
+        claimed=dated.claimed,
     )

@@ -54,6 +54,9 @@ class Examination:
 
     settings: Settings
     findings: list[Finding] = field(default_factory=list)
+    # Seconds by which the clocks of the database and of the vendor are ahead of this computer's.
+    database_ahead: float | None = None
+    vendor_ahead: float | None = None
 
     def add(self, check: str, grade: Grade, found: str, fix: str = "") -> None:
         self.findings.append(Finding(check, grade, found, fix))
@@ -69,6 +72,7 @@ def examine(settings: Settings, now: Callable[[], datetime]) -> list[Finding]:
         if conninfo is not None and _database(examination, conninfo, now):
             _credentials(examination, conninfo, key, now())
     _vendor(examination, now)
+    _clocks(examination)
     return examination.findings
 
 
@@ -185,7 +189,7 @@ def _database(to: Examination, conninfo: str, now: Callable[[], datetime]) -> bo
         to.add("lz4", "warn", "the server was built without it", fix)
     else:
         to.add("lz4", "ok", "available")
-    _clock(to, "database's clock", abs(health.now - now()))
+    to.database_ahead = (health.now - now()).total_seconds()
     if health.schema == HEAD:
         to.add("schema", "ok", f"version {HEAD}")
     elif health.schema is None:
@@ -314,13 +318,30 @@ def _vendor(to: Examination, now: Callable[[], datetime]) -> None:
         to.add("RunSignup's clock", "warn", "it sends no Date", "is a proxy in between?")
     else:
         # The header has whole seconds: at half of one it is right on average.
-        _clock(to, "RunSignup's clock", abs(answer.date + timedelta(seconds=0.5) - now()))
+        to.vendor_ahead = (answer.date + timedelta(seconds=0.5) - now()).total_seconds()
 
 
-def _clock(to: Examination, check: str, difference: timedelta) -> None:
-    grade: Grade = "ok" if difference <= CLOCK_TOLERANCE else "warn" if difference <= CLOCK_LIMIT else "FAIL"
-    fix = "" if grade == "ok" else "set this machine's clock: switch on time synchronisation (NTP)"
-    to.add(check, grade, f"differs from this machine's by {difference.total_seconds():.1f} s", fix)
+def _clocks(to: Examination) -> None:
+    from bibwire.domain.clocks import wrong_clock
+
+    database, vendor = to.database_ahead, to.vendor_ahead
+    # All are compared with the database's; where it does not answer, with this computer's.
+    base = database or 0.0
+    wrong = wrong_clock(
+        vendor_ahead=None if vendor is None else vendor - base,
+        computer_ahead=-base,
+        tolerance=CLOCK_TOLERANCE.total_seconds(),
+    )
+    for check, ahead in (("database's clock", database), ("RunSignup's clock", vendor)):
+        if ahead is None:
+            continue
+        difference = timedelta(seconds=abs(ahead))
+        differs = f"differs from this computer's by {difference.total_seconds():.1f} s"
+        if wrong is None or difference <= CLOCK_TOLERANCE:
+            to.add(check, "ok", differs)
+        else:
+            grade: Grade = "warn" if difference <= CLOCK_LIMIT else "FAIL"
+            to.add(check, grade, f"{differs}: {wrong.said}", wrong.fix)
 
 
 def _others_can_read(path: Path) -> bool:

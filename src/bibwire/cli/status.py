@@ -58,7 +58,7 @@ def status(
 
 
 def _fields(found: Standing) -> dict[str, object]:
-    from bibwire.cli.standing import lags_of_races, scheduler_fields, shortage_fields
+    from bibwire.cli.standing import clock_fields, lags_of_races, scheduler_fields, shortage_fields
     from bibwire.cli.terminal import as_fields
 
     state = found.status
@@ -66,6 +66,7 @@ def _fields(found: Standing) -> dict[str, object]:
     return {
         "partners": [as_fields(partner) for partner in state.partners],
         "blocked_callers": [as_fields(block) for block in state.caller_blocks],
+        "clocks": clock_fields(found),
         "scheduler": scheduler_fields(found.jobs),
         "shortages": shortage_fields(found),
         "freshness": freshness(state.races),
@@ -138,12 +139,14 @@ def freshness(races: list[RaceState]) -> list[dict[str, object]]:
 
 
 def _show(out: Console, found: Standing) -> None:
-    from bibwire.cli.standing import show_scheduler, show_shortages
+    from bibwire.cli.standing import clock_sentence, show_scheduler, show_shortages
 
     state = found.status
     if not state.partners:
         out.print("No partner is stored yet. Add one with: bibwire partner add NAME --api-key KEY")
         return
+    if (wrong := clock_sentence(found)) is not None:
+        out.print(wrong, style="yellow")
     left_out = _show_partners(out, state) + show_scheduler(out, found.jobs) + _show_budgets(out, state)
     show_shortages(out, found)
     parts = (_show_freshness, _show_races, _show_troubles, _show_runs)

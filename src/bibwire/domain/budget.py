@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from bibwire.domain.clocks import SLACK
+
 MINUTE: Final = timedelta(minutes=1)
 # 60 whole minutes and the one that goes on.
 WINDOW_MINUTES: Final = 61
@@ -99,6 +101,17 @@ class Standing:
     throttled_at: datetime | None = None
     blocked_until: datetime | None = None
 
+    def at(self, now: datetime) -> Standing:
+        """
+        Return how it stands at a moment.
+
+        What it was told after that moment was stored while the clock was ahead. It would block calls, or
+        keep the limit low, until that time has come: it is taken as over.
+        """
+        if self.throttled_at is None or self.throttled_at <= now + SLACK:
+            return self
+        return Standing(self.limit)
+
 
 @dataclass(frozen=True, slots=True)
 class CallerStanding:
@@ -125,6 +138,7 @@ class Budget:
 
     Args:
         limit_ahead: What the limit in use is on average in the hour to come, for plans.
+        blocked_until: No call before, by the clock that counts; None: calls may be made at this moment.
         spent_by_urgency: Calls of the last hour; every class is in it.
         spent_since_throttle: Those since the vendor last asked for fewer; None: the limit is not lowered.
     """
@@ -164,9 +178,9 @@ def ceilings(limit: int, urgency: Urgency) -> tuple[int, int]:
     return max(1, int(calls * ceiling.total)), max(1, int(calls * ceiling.own))
 
 
-def room(budget: Budget, urgency: Urgency, *, now: datetime) -> int:
-    """Return how many calls of the class may be made right now; 0 while blocked."""
-    if budget.blocked_until is not None and budget.blocked_until > now:
+def room(budget: Budget, urgency: Urgency) -> int:
+    """Return how many calls of the class may be made at the budget's moment; 0 while blocked."""
+    if budget.blocked_until is not None:
         return 0
     left = _left(budget.limit, budget.spent_by_urgency, urgency)
     if budget.spent_since_throttle is not None:
@@ -221,6 +235,8 @@ def caller_after_throttle(
 ) -> CallerStanding:
     """Return how a caller stands after one of its credentials was throttled; see SAME_CAUSE."""
     blocked_until = standing.blocked_until
+    if standing.throttled_at is not None and standing.throttled_at > now + SLACK:
+        standing, blocked_until = CallerStanding(), None  # see Standing.at
     if (
         standing.throttled_at is not None
         and standing.throttled_credential_id != credential_id

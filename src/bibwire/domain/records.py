@@ -143,13 +143,14 @@ class Dated(NamedTuple):
     When an answer was given, by the vendor's clock.
 
     `answered_at` is its `Date`. `as_of`, in whole seconds, is no later than the moment it was
-    asked for: nothing that it says is older. Both are guesses, early ones, unless `is_by_vendor`: the
-    answer had no Date, or one that is not believed.
+    asked for: nothing that it says is older. Both are guesses, early ones, where the answer had no Date,
+    or one that is not believed. `claimed` is the `as_of` of a Date that is believed as soon as the
+    answer itself shows changes as late.
     """
 
     answered_at: datetime
     as_of: datetime
-    is_by_vendor: bool = True
+    claimed: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ class Page:
     One answer of a keyset-paged listing; rows ascend by registration id.
 
     It is a complete listing of the ids in (`after`, `through`]; `through` is None on the
-    last page, which is complete to the end. `answered_at`, `as_of` and `is_by_vendor` are as in `Dated`.
+    last page, which is complete to the end. `answered_at`, `as_of` and `claimed` are as in `Dated`.
     """
 
     rows: Sequence[RawRow]
@@ -167,7 +168,7 @@ class Page:
     after: int
     through: int | None
     as_of: datetime
-    is_by_vendor: bool = True
+    claimed: datetime | None = None
 
     @property
     def is_last(self) -> bool:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from bibwire.domain.clocks import elapsed
+
 LIVE_AFTER_END = timedelta(days=7)
 # An interrupted full sync is taken up again within this time; later it begins anew.
 RESUME_FULL = timedelta(hours=24)
@@ -227,7 +229,7 @@ class Wish:
             return False
         if self.full_since is None:
             return True
-        return sweep.kind is SweepKind.FULL and self.now - sweep.started_at <= RESUME_FULL
+        return sweep.kind is SweepKind.FULL and elapsed(sweep.started_at, self.now) <= RESUME_FULL
 
 
 def lasts_until(starts_at: datetime | None, ends_at: datetime | None) -> datetime | None:
@@ -271,6 +273,6 @@ def plan(state: StreamState, wish: Wish) -> list[Sweep]:
     if unknown:
         return [*sweeps, wish.full(unknown), wish.delta(state)]
     read_at = resumed.started_at if resumed is not None else wish.full_since and listed_at
-    if read_at is not None and wish.now - read_at < FRESH:
+    if read_at is not None and elapsed(read_at, wish.now) < FRESH:
         return sweeps
     return [*sweeps, wish.delta(state)]

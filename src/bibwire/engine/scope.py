@@ -19,6 +19,7 @@ from typing import Final
 from bibwire.api import wire
 from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
+from bibwire.domain.clocks import VendorClock, elapsed
 from bibwire.domain.doubts import doubtful_events
 from bibwire.domain.errors import (
     AnswerUnreadable,
@@ -70,8 +71,8 @@ class ScopeResult:
     # Rows a full listing showed, by event.
     listed: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    # Seconds by which the vendor's clock is ahead of the database's; None: not known.
-    clock_ahead: float | None = None
+    # None: it was not seen, or not so that it can be believed.
+    vendor_clock: VendorClock | None = None
 
 
 class ScopeSync:
@@ -144,7 +145,9 @@ class ScopeSync:
         )
         self._empty = frozenset(state.empty_event_ids)
         # A vendor's habit may be over: the list is tried again, and counted.
-        self._try_lists = state.one_event_since is not None and now - state.one_event_since >= ONE_EVENT_FOR
+        self._try_lists = state.one_event_since is not None and (
+            elapsed(state.one_event_since, now) >= ONE_EVENT_FOR
+        )
         if state.one_event_since is not None and not self._try_lists:
             self._ask_one_event()
         if self._try_lists or state.relist_since or state.reread_from:
@@ -164,6 +167,7 @@ class ScopeSync:
                 await self._drop_event(gone.event_id)
             except EventGone:
                 self._ask_one_event()  # one of several: asking for each tells which
+        self.result.vendor_clock = self._client.vendor_time.seen()
         await self._restore_shadowed()
         if self._listing is not None:
             self.result.listed = self._listing.counts
@@ -282,7 +286,6 @@ class ScopeSync:
         The last page of a list that is to be counted leaves the sweep at its last row; the list
         ends when it was (`counted`).
         """
-        self.result.clock_ahead = self._client.vendor_time.ahead_seconds()
         listing = stream is Stream.PARTICIPANTS and sweep.kind is SweepKind.FULL
         received = len(page.rows) + len(page.unreadable)
         if sweep.kind is SweepKind.FULL and received > self._longest_page:
@@ -309,7 +312,8 @@ class ScopeSync:
                 )
             if stream is Stream.PARTICIPANTS and not listing:
                 await self._note_returned(connection, target, outcome)
-            sweep = sweep.counted(as_of=page.as_of, listed=outcome.listed if listing else {})
+            as_of = await self._as_of(connection, page)
+            sweep = sweep.counted(as_of=as_of, listed=outcome.listed if listing else {})
             ahead = sweep.advanced(through=last_id if to_count else page.through)
             if ahead is not None:
                 state = replace(state, sweep=ahead)
@@ -338,6 +342,15 @@ class ScopeSync:
             for row in page.rows:
                 self._shadowed.pop(row.registration_id, None)
         return ahead, state
+
+    async def _as_of(self, connection: Connection, page: Page) -> datetime:
+        """Return as of which vendor instant a page that was just stored is, by its changes where need be."""
+        if page.claimed is None or not page.rows:
+            return page.as_of
+        ids = [row.registration_id for row in page.rows]
+        [[newest]] = await streams.write(connection, "newest_change", *self._key, registration_ids=ids)
+        is_believed = self._client.vendor_time.show(newest, page.claimed)
+        return page.claimed if is_believed else page.as_of
 
     async def _target(self, connection: Connection) -> Target:
         loaded_at = await leases.hold(connection, self._lease)

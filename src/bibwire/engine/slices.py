@@ -22,6 +22,7 @@ from bibwire.clock import Clock
 from bibwire.domain import reconcile as drift
 from bibwire.domain import schedule as rules
 from bibwire.domain.budget import Urgency, room
+from bibwire.domain.clocks import elapsed
 from bibwire.domain.errors import (
     BibwireError,
     Blocked,
@@ -41,7 +42,7 @@ from bibwire.engine.clients import Clients
 from bibwire.engine.planner import urgency_of
 from bibwire.engine.reconcile import Reconciled, Reconciler
 from bibwire.engine.sweeper import NOBODYS_FAULT, Sweeper, Swept
-from bibwire.store import catalog, reconciliations, runs, schedule, streams
+from bibwire.store import catalog, clocks, reconciliations, runs, schedule, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
 from bibwire.store.loader import Outcome
@@ -55,7 +56,6 @@ KEEP_SECONDS: Final = 20.0
 BUSY_SECONDS: Final = 3.0
 RETRY_SECONDS: Final = 60.0
 GONE_AGAIN: Final = timedelta(minutes=10)
-REFUSED: Final = timedelta(minutes=15)
 # Races that are not hot wait for each other here, so that they never fill the line of calls.
 OTHERS_AT_ONCE: Final = 5
 
@@ -189,7 +189,7 @@ class Slices:
         if not pages:
             return True
         budget = await budget_of_partner(self._db, scope.partner_id)
-        return room(budget, Urgency.RECONCILE, now=now) > pages
+        return room(budget, Urgency.RECONCILE) > pages
 
     async def _hold_against_counts(
         self, slice_: _Slice, partner: Partner, scope: Scope, stopping: asyncio.Event
@@ -301,10 +301,8 @@ class Slices:
         )
         if partner.failing_since is not None:
             await self._partners.mark_verified(partner)
-        if swept.clock_ahead is not None:
-            await schedule.note_clock(
-                self._db, scope.partner_id, ahead_seconds=swept.clock_ahead, known=turn.clock_ahead
-            )
+        if swept.vendor_clock is not None and swept.vendor_clock.differs(turn.vendor_clock):
+            await clocks.note(self._db, scope.partner_id, swept.vendor_clock)
         if outcome.changes or swept.text or not scope.is_loaded:
             note = {} if swept.text is None else {"note": swept.text}
             log.info(
@@ -339,11 +337,11 @@ class Slices:
             again_at = now + GONE_AGAIN
             await schedule.close(self._db, *key, now=now, discover_by=again_at)
         elif isinstance(error, CallerRefused):
-            again_at = now + REFUSED
+            again_at = now + schedule.PUT_OFF
             await schedule.put_partner_off(self._db, partner.partner_id, until=again_at)
             await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, counts=False)
         elif isinstance(error, PartnerStopped):
-            again_at = now + REFUSED
+            again_at = now + schedule.PUT_OFF
             if not await self._partners.mark_failing(partner, str(error), until=again_at):
                 again_at = now  # the key was replaced: it is due as it was, under the new one
         else:
@@ -369,4 +367,5 @@ def _removed_is_due(turn: Turn, now: datetime) -> bool:
         return True
     # Polls come a little early or late: the nearest one takes the removed list along.
     half_a_poll = (turn.poll_every_seconds or 0) / 2
-    return (now - turn.removed_polled_at).total_seconds() >= turn.removed_every_seconds - half_a_poll
+    passed = elapsed(turn.removed_polled_at, now).total_seconds()
+    return passed >= turn.removed_every_seconds - half_a_poll

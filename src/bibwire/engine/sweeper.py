@@ -17,6 +17,7 @@ import structlog
 
 from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
+from bibwire.domain.clocks import VendorClock
 from bibwire.domain.errors import (
     AccessLost,
     BibwireError,
@@ -56,7 +57,7 @@ class Swept:
     notes: list[str] = field(default_factory=list)
     error: BibwireError | None = None
     text: str | None = None
-    clock_ahead: float | None = None
+    vendor_clock: VendorClock | None = None
     listed: dict[int, int] = field(default_factory=dict)
 
 
@@ -124,7 +125,7 @@ class Sweeper:
             swept.text = str(swept.error)
         if sync is not None:
             swept.outcome, swept.notes = sync.result.outcome, sync.result.notes
-            swept.clock_ahead, swept.listed = sync.result.clock_ahead, sync.result.listed
+            swept.vendor_clock, swept.listed = sync.result.vendor_clock, sync.result.listed
         await self.note_lost(*key, swept.error)
         if swept.text is not None and not isinstance(
             swept.error, NOBODYS_FAULT

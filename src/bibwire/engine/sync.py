@@ -20,6 +20,7 @@ import structlog
 from bibwire.api.client import CallMade, VendorClient
 from bibwire.clock import Clock
 from bibwire.domain.budget import Urgency
+from bibwire.domain.clocks import elapsed
 from bibwire.domain.errors import (
     BibwireError,
     Blocked,
@@ -36,7 +37,7 @@ from bibwire.engine.discovery import discover
 from bibwire.engine.gate import Gate, aside
 from bibwire.engine.reports import SyncError, SyncProgress, SyncReport, SyncRequest, Watch
 from bibwire.engine.sweeper import Sweeper
-from bibwire.store import catalog, runs, streams
+from bibwire.store import catalog, clocks, runs, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
 from bibwire.store.partners import Partner, Partners
@@ -242,17 +243,20 @@ class SyncEngine:
                 await catalog.run(self._db, "end_full", partner.partner_id)
             else:
                 await self._sync_scopes(run, client, partner, scopes, full=request.full, listed={})
+            seen = client.vendor_time.seen()
+            if seen is not None:
+                await clocks.note(self._db, partner.partner_id, seen)
         return True
 
     async def _begin_full(self, run: _Run, partner: Partner, scopes: Sequence[Scope]) -> dict[int, datetime]:
         """Begin a full sync, or go on with one; return when each race was listed in it already."""
         now = self._clock.now()
         [[since]] = await catalog.run(self._db, "full_sync_since", partner.partner_id)
-        if since is None or since < now - RESUME_FULL:
+        if since is None or elapsed(since, now) > RESUME_FULL:
             await catalog.run(self._db, "begin_full", partner.partner_id, now=now)
             return {}
         rows = await catalog.run(self._db, "scopes_listed_since", partner.partner_id, since=since)
-        listed = dict(rows)
+        listed = {race_id: at for race_id, at in rows if elapsed(at, now) <= RESUME_FULL}
         done = sum(scope.race_id in listed for scope in scopes)
         if done:
             run.report.notes.append(
@@ -278,7 +282,7 @@ class SyncEngine:
         async def one(scope: Scope) -> None:
             nonlocal verified
             listed_at = listed.get(scope.race_id)
-            if listed_at is not None and self._clock.now() - listed_at < FRESH:
+            if listed_at is not None and elapsed(listed_at, self._clock.now()) < FRESH:
                 run.report.races_synced += 1
                 return
             async with run.gate.place():

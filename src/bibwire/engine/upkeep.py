@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from bibwire.api.dates import VendorTime
 from bibwire.clock import Clock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.daily import next_of_day
@@ -58,13 +59,21 @@ class Upkeep:
     """The discovery and maintenance jobs."""
 
     def __init__(
-        self, *, db: Database, partners: Partners, clients: Clients, clock: Clock, times: DiscoveryTimes
+        self,
+        *,
+        db: Database,
+        partners: Partners,
+        clients: Clients,
+        clock: Clock,
+        times: DiscoveryTimes,
+        vendor_time: VendorTime | None = None,
     ) -> None:
         self._db = db
         self._partners = partners
         self._clients = clients
         self._clock = clock
         self._times = times
+        self._vendor_time = vendor_time
 
     async def discover(self, args: Mapping[str, Any], stopping: asyncio.Event) -> None:
         """
@@ -132,6 +141,10 @@ class Upkeep:
     async def maintain(self, args: Mapping[str, Any], stopping: asyncio.Event) -> None:
         """Count detection lags, and clear away what nobody needs any more."""
         now = self._clock.now()
-        await prune(self._db, now)
-        await schedule.prune(self._db, now=now)
+        # What is deleted does not come back: it is old by the database's clock and by the vendor's.
+        seen = None if self._vendor_time is None else self._vendor_time.seen()
+        if seen is not None:
+            now += timedelta(seconds=min(seen.date_ahead, 0.0))
+            await prune(self._db, now)
+            await schedule.prune(self._db, now=now)
         await schedule.count_lag(self._db)

@@ -255,10 +255,7 @@ class Permits:
         found = await budgets(self._db, [self._credential_id], caller=self._caller, now=now)
         if self._credential_id not in found:
             raise _removed()
-        # What is blocked at the present moment was looked at by the database's clock.
-        budget = found[self._credential_id]
-        blocked = budget.blocked_until is not None
-        return 0 if blocked else rules.room(budget, urgency or self._urgency, now=self._clock.now())
+        return rules.room(found[self._credential_id], urgency or self._urgency)
 
     async def _spend(self) -> _Answer:
         """Count one call if the budget has room."""
@@ -282,6 +279,7 @@ class Permits:
             blocked = await _one(connection, "caller_blocked", values)
             if blocked is not None:
                 return _Answer(at, _seconds(at, blocked[0]), *blocked)
+            await connection.execute(statements("permits")["bring_minutes_back"], values | {"at": at})
             cursor = await connection.execute(statements("permits")["minutes"], values | {"at": at})
             spent = [Spent(*row) for row in await cursor.fetchall()]
         return _Answer(at, rules.seconds_until_room(standing, spent, self._urgency, now=at))
@@ -359,7 +357,8 @@ async def _rows(
 def _budget_of(row: TupleRow) -> Budget:
     _, limit, lowered_to, lowered_at, throttled_at, until, reason, caller_until, caller_reason, at = row[:10]
     spent, lately = row[10:]
-    standing = Standing(limit, lowered_to, lowered_at, throttled_at, until)
+    standing = Standing(limit, lowered_to, lowered_at, throttled_at, until).at(at)
+    until = standing.blocked_until
     if caller_until is not None and (until is None or caller_until > until):
         until, reason = caller_until, caller_reason
     blocked = until is not None and until > at
@@ -383,7 +382,7 @@ def _standing_of(row: TupleRow | None) -> tuple[Standing, datetime, str | None]:
     if row is None:
         raise _removed()
     limit, lowered_to, lowered_at, throttled_at, blocked_until, reason, at = row
-    return Standing(limit, lowered_to, lowered_at, throttled_at, blocked_until), at, reason
+    return Standing(limit, lowered_to, lowered_at, throttled_at, blocked_until).at(at), at, reason
 
 
 def _removed() -> BibwireError:

@@ -73,7 +73,8 @@ WITH dead AS MATERIALIZED (
     FROM bibwire_jobs.procrastinate_workers AS w
     WHERE w.last_heartbeat < now() - make_interval(secs => %(stalled_after)s)
        OR (
-           w.last_heartbeat < now() - make_interval(secs => %(silent_after)s)
+           -- One to come was given while the server's clock was ahead; who lives has given another since.
+           NOT w.last_heartbeat BETWEEN now() - make_interval(secs => %(silent_after)s) AND now() + interval '1 minute'
            AND NOT EXISTS (
                SELECT
                FROM pg_locks AS l

@@ -203,6 +203,11 @@ WITH refused AS (
     WHERE partner_id = %(partner_id)s
       AND rotated_at IS NOT DISTINCT FROM %(rotated_at)s
     RETURNING partner_id
+), kept AS (
+    UPDATE bibwire.plans AS p
+    SET put_off_until = coalesce(%(until)s::timestamptz, p.put_off_until)
+    FROM refused
+    WHERE p.partner_id = refused.partner_id
 ), put_off AS (
     UPDATE bibwire.scopes AS s
     SET next_due_at = greatest(s.next_due_at, %(until)s)

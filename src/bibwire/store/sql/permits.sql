@@ -60,7 +60,9 @@ WHERE spent.total < %(most)s::bigint
   AND NOT EXISTS (
       SELECT
       FROM bibwire.callers AS c
-      WHERE c.caller_digest = %(caller_digest)s AND c.blocked_until > present.at
+      WHERE c.caller_digest = %(caller_digest)s
+        AND c.blocked_until > present.at
+        AND c.throttled_at <= present.at + interval '10 seconds'
   )
 ON CONFLICT (credential_id, minute) DO UPDATE
 SET calls = m.calls + excluded.calls,
@@ -71,11 +73,35 @@ SET calls = m.calls + excluded.calls,
 RETURNING calls;
 
 -- name: caller_blocked
--- Until when a caller is blocked, and why. No row back: it is not.
+-- Until when a caller is blocked, and why. No row back: it is not. What was told after the present
+-- was stored while the clock was ahead.
 SELECT blocked_until, blocked_reason
 FROM bibwire.callers
 WHERE caller_digest = %(caller_digest)s
-  AND blocked_until > coalesce(%(now)s::timestamptz, clock_timestamp());
+  AND blocked_until > coalesce(%(now)s::timestamptz, clock_timestamp())
+  AND throttled_at <= coalesce(%(now)s::timestamptz, clock_timestamp()) + interval '10 seconds';
+
+-- name: bring_minutes_back
+-- Count calls of minutes to come, which began while the clock was ahead, in the present one: so they
+-- count for an hour and not until those minutes are over.
+WITH ahead AS (
+    DELETE FROM bibwire.call_minutes
+    WHERE credential_id = %(credential_id)s
+      AND minute > date_trunc('minute', %(at)s::timestamptz) + interval '1 minute'
+    RETURNING calls, live, race_day, reconcile, backfill
+)
+INSERT INTO bibwire.call_minutes AS m (credential_id, minute, calls, live, race_day, reconcile, backfill)
+SELECT
+    %(credential_id)s, date_trunc('minute', %(at)s::timestamptz), sum(a.calls), sum(a.live), sum(a.race_day),
+    sum(a.reconcile), sum(a.backfill)
+FROM ahead AS a
+HAVING count(*) > 0
+ON CONFLICT (credential_id, minute) DO UPDATE
+SET calls = m.calls + excluded.calls,
+    live = m.live + excluded.live,
+    race_day = m.race_day + excluded.race_day,
+    reconcile = m.reconcile + excluded.reconcile,
+    backfill = m.backfill + excluded.backfill;
 
 -- name: minutes
 -- The counters of the hour, one row a minute: calls of all classes, and of this one.
@@ -146,7 +172,8 @@ SELECT
     spent.lately_by_class
 FROM present
 CROSS JOIN bibwire.credentials AS c
-LEFT JOIN bibwire.callers AS k ON k.caller_digest = %(caller_digest)s
+LEFT JOIN bibwire.callers AS k
+    ON k.caller_digest = %(caller_digest)s AND k.throttled_at <= present.at + interval '10 seconds'
 CROSS JOIN LATERAL (
     SELECT
         ARRAY[
@@ -176,4 +203,5 @@ WHERE c.credential_id = ANY (%(credential_ids)s::bigint[])
 SELECT blocked_until, blocked_reason
 FROM bibwire.callers
 WHERE blocked_until > coalesce(%(now)s::timestamptz, clock_timestamp())
+  AND throttled_at <= coalesce(%(now)s::timestamptz, clock_timestamp()) + interval '10 seconds'
 ORDER BY blocked_until DESC;

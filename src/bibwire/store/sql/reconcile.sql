@@ -3,11 +3,13 @@
 -- feed ended then, and the vendor instant to which the deltas had come.
 UPDATE bibwire.scopes AS s
 SET drift_after_seq = CASE
-        WHEN s.full_since >= %(resume_after)s AND s.drift_after_seq IS NOT NULL THEN s.drift_after_seq
+        WHEN s.full_since BETWEEN %(resume_after)s AND %(now)s::timestamptz + interval '10 seconds'
+            AND s.drift_after_seq IS NOT NULL THEN s.drift_after_seq
         ELSE coalesce((SELECT h.last_seq FROM bibwire.feed_heads AS h WHERE h.partner_id = s.partner_id), 0)
     END,
     drift_before = CASE
-        WHEN s.full_since >= %(resume_after)s AND s.drift_after_seq IS NOT NULL THEN s.drift_before
+        WHEN s.full_since BETWEEN %(resume_after)s AND %(now)s::timestamptz + interval '10 seconds'
+            AND s.drift_after_seq IS NOT NULL THEN s.drift_before
         ELSE (
             SELECT min(t.cursor_at)
             FROM bibwire.streams AS t

@@ -120,7 +120,12 @@ SELECT
     r.timezone,
     n.starts_at,
     f.as_of,
-    CASE WHEN f.as_of IS NOT NULL THEN extract(epoch FROM now() - f.participants_as_of)::double precision END,
+    -- Dated by the vendor's clock: so is the age.
+    CASE
+        WHEN f.as_of IS NOT NULL THEN greatest(
+            0, extract(epoch FROM now() - f.participants_as_of) + coalesce(w.clock_ahead_seconds, 0)
+        )::double precision
+    END,
     f.target_seconds,
     f.failing_since,
     f.last_error,
@@ -133,6 +138,7 @@ FROM bibwire.freshness AS f
 JOIN bibwire.partners AS p USING (partner_id)
 JOIN bibwire.races AS r USING (partner_id, race_id)
 LEFT JOIN bibwire.scopes AS s USING (partner_id, race_id)
+LEFT JOIN bibwire.plans AS w USING (partner_id)
 CROSS JOIN LATERAL (
     SELECT coalesce(min(e.starts_at) FILTER (WHERE e.starts_at > now()), max(e.starts_at)) AS starts_at
     FROM bibwire.events AS e

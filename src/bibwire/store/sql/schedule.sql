@@ -168,7 +168,11 @@ WHERE s.partner_id = w.partner_id
 SELECT
     next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
     failures,
-    coalesce((SELECT p.clock_ahead_seconds FROM bibwire.plans AS p WHERE p.partner_id = %(partner_id)s), 0),
+    (
+        SELECT ARRAY[p.clock_ahead_seconds, p.date_ahead_seconds, p.data_ahead_seconds]
+        FROM bibwire.plans AS p
+        WHERE p.partner_id = %(partner_id)s
+    ),
     loaded_at, reconciled_at, counted_at
 FROM bibwire.scopes
 WHERE partner_id = %(partner_id)s
@@ -195,7 +199,11 @@ WHERE partner_id = %(partner_id)s
 RETURNING
     next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
     failures,
-    coalesce((SELECT p.clock_ahead_seconds FROM bibwire.plans AS p WHERE p.partner_id = %(partner_id)s), 0),
+    (
+        SELECT ARRAY[p.clock_ahead_seconds, p.date_ahead_seconds, p.data_ahead_seconds]
+        FROM bibwire.plans AS p
+        WHERE p.partner_id = %(partner_id)s
+    ),
     loaded_at, reconciled_at, counted_at;
 
 -- name: active
@@ -227,6 +235,12 @@ WHERE partner_id = %(partner_id)s
 
 -- name: put_partner_off
 -- Nothing works under this credential: try one thing at a time, and later.
+WITH kept AS (
+    UPDATE bibwire.plans
+    SET put_off_until = %(due_at)s
+    WHERE partner_id = %(partner_id)s
+)
+
 UPDATE bibwire.scopes
 SET next_due_at = greatest(next_due_at, %(due_at)s)
 WHERE partner_id = %(partner_id)s
@@ -408,11 +422,6 @@ SET changes = excluded.changes,
     p95_seconds = excluded.p95_seconds,
     worst_seconds = excluded.worst_seconds,
     first_seq = excluded.first_seq;
-
--- name: note_clock
-UPDATE bibwire.plans
-SET clock_ahead_seconds = %(seconds)s
-WHERE partner_id = %(partner_id)s;
 
 -- name: counted_lag
 UPDATE bibwire.plans
