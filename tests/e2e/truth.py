@@ -355,27 +355,23 @@ def _active(truth: RegistrationTruth, race_id: int) -> Row:
 
 
 def _removed(truth: RemovedTruth, race_id: int, *, listed: bool) -> Row:
-    """A tombstone; of one never listed before, also what the removed list says of the person."""
+    """A tombstone with what the removed list says of the person; of one never listed before, the rest too."""
     row: Row = {
         "race_id": race_id,
         "removed_at": _instant(truth.last_modified),
         "removed_reason": truth.reason,
         "new_registration_id": truth.new_registration_id,
-    }
+    } | _user(truth.fields, {})
     if listed:
         return row
     money = {name: truth.fields[name] for name in _REMOVED_MONEY}
-    return (
-        row
-        | _user(truth.fields, {})
-        | {
-            "event_id": truth.event_id,
-            "bib_num": None,
-            "registered_at": _instant(truth.registered_at),
-            "last_modified_at": _instant(truth.last_modified),
-            "payment_info": {k: v for k, v in money.items() if isinstance(v, Decimal)} or None,
-        }
-    )
+    return row | {
+        "event_id": truth.event_id,
+        "bib_num": None,
+        "registered_at": _instant(truth.registered_at),
+        "last_modified_at": _instant(truth.last_modified),
+        "payment_info": {k: v for k, v in money.items() if isinstance(v, Decimal)} or None,
+    }
 
 
 def _user(fields: Mapping[str, Any], left: Row) -> Row:

@@ -31,6 +31,19 @@ _TEAM: Final = (
     "team_gender",
     "team_bib_num",
 )
+_OF_PERSON: Final = frozenset(
+    [
+        "user_id",
+        "first_name",
+        "middle_name",
+        "last_name",
+        "email",
+        "phone",
+        "dob",
+        "gender",
+        "address",
+    ]
+)
 _MONEY: Final = (
     "race_fee",
     "offline_payment_amount",
@@ -81,8 +94,18 @@ def decode_removed(raw: bytes, event_id: int | None) -> Removal:
             record["removed_reason"] = reason
         reason = "unknown"
     new_id = take(record, "new_registration_id", positive)
+    said = _said(record)
     registration = _registration(record, removed_at, event_id)
-    return Removal(registration.registration_id, removed_at, reason, new_id, registration)
+    return Removal(registration.registration_id, removed_at, reason, new_id, registration, said)
+
+
+def _said(record: dict[str, Any]) -> frozenset[str]:
+    """Return the columns of a person that a removed row speaks of."""
+    user = record.get("user")
+    said = _OF_PERSON.intersection(user) if type(user) is dict else frozenset[str]()
+    if "address" in said:
+        said |= {"city", "state", "country_code"}
+    return said | {"age"} if "age" in record else said
 
 
 def _take_removed_at(record: dict[str, Any]) -> datetime | None:

@@ -10,6 +10,8 @@ which of two contradicting lists is believed:
 - Of an active row and a removal of the same registration the later one counts: lists can lag,
   and a row can come back. Where both are of the same second, the active one counts if the vendor
   lists it now (`still_listed`): neither time tells a removal after the last edit from a restore.
+- Of a person who left, what the removed list says counts, for an edit just before is in no other
+  list; what it does not speak of (bib, chip, event, team) stays as it was.
 - A full listing that shows a removed registration which the complete removed list no longer
   holds restores it, however old its last modification (`merge_listed_again`).
 
@@ -148,14 +150,40 @@ def merge_removal(
             return None
     elif before.removed_reason != ABSENT and removal.removed_at < before.removed_at:
         return None
-    after = replace(before, as_of=max(before.as_of, as_of), **standing)
-    event_id = removal.registration.event_id
-    if before.registration.event_id is None and event_id is not None:
-        # A list of several events need not say whose event it was; a later one did.
-        after = replace(after, registration=replace(before.registration, event_id=event_id))
-    elif _standing(after) == _standing(before):
+    registration = _as_removed(before.registration, removal)
+    after = replace(before, registration=registration, as_of=max(before.as_of, as_of), **standing)
+    if registration == before.registration and _standing(after) == _standing(before):
         return None
     return _merge(before, after, Kind.REMOVED, removal.removed_at)
+
+
+def tells_more(before: Stored, removal: Removal) -> bool:
+    """Say whether a removed row says another thing of the person than is stored."""
+    return _as_removed(before.registration, removal) != before.registration
+
+
+def _as_removed(before: Registration, removal: Removal) -> Registration:
+    """Return a registration with what its removed row says of it."""
+    told, left = removal.registration, dict(before.additional_data)
+    user, told_user = left.get("user"), told.additional_data.get("user")
+    if isinstance(user, dict) and removal.said:
+        # What a column could not hold stood here; the column holds it now, or the row brings it anew.
+        left["user"] = {name: value for name, value in user.items() if name not in removal.said}
+    left |= {name: value for name, value in told.additional_data.items() if name != "user"}
+    if isinstance(told_user, dict):
+        known = left.get("user")
+        left["user"] = (known if isinstance(known, dict) else {}) | told_user
+    if not left.get("user"):
+        left.pop("user", None)
+    changed: dict[str, Any] = {name: getattr(told, name) for name in removal.said}
+    if before.event_id is None:
+        # A list of several events need not say whose event it was; a later one did.
+        changed["event_id"] = told.event_id
+    if before.registered_at is None:
+        changed["registered_at"] = told.registered_at
+    if told.payment_info:
+        changed["payment_info"] = (before.payment_info or {}) | told.payment_info
+    return replace(before, additional_data=left, **changed)
 
 
 def is_contested(last_modified_at: datetime | None, removal: Removal) -> bool:

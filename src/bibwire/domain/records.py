@@ -93,7 +93,7 @@ class Removal:
 
     `removed_at` is the vendor's instant (`last_modified_ts`). `registration` is what the
     removed row says of the person: it has no bib, and an event only where the answer's
-    envelope names one.
+    envelope names one. `said` are the columns it speaks of, those it says are empty included.
     """
 
     registration_id: int
@@ -101,6 +101,7 @@ class Removal:
     reason: str
     new_registration_id: int | None
     registration: Registration
+    said: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
