@@ -33,6 +33,7 @@ from bibwire.domain.reconcile import EventDrift, Verdict
 from bibwire.domain.teams import TeamCounts
 from bibwire.engine.calls import count_calls
 from bibwire.engine.clients import Clients
+from bibwire.engine.discovery import discover
 from bibwire.engine.pauses import Pauses
 from bibwire.engine.reports import SyncError, SyncProgress, Watch
 from bibwire.engine.sweeper import Sweeper, Swept
@@ -295,10 +296,15 @@ class Reconciliation:
         counter = count_calls()
         pauses = Pauses(self._clock, tell)
         for partner in partners:
-            scopes = await catalog.live_scopes(self._db, partner.partner_id, now=now, race_id=request.race_id)
-            report.races += len(scopes)
-            progress.races += len(scopes)
             try:
+                if not request.counts_only:
+                    await self._read_list(report, pauses, partner)
+                    tell()
+                scopes = await catalog.live_scopes(
+                    self._db, partner.partner_id, now=now, race_id=request.race_id
+                )
+                report.races += len(scopes)
+                progress.races += len(scopes)
                 for scope in scopes:
                     if not scope.is_loaded:
                         report.not_loaded += 1
@@ -317,6 +323,33 @@ class Reconciliation:
             )
         report.calls, report.seconds = counter.made, self._clock.monotonic() - started
         return report
+
+    async def _read_list(self, report: ReconcileReport, pauses: Pauses, partner: Partner) -> None:
+        """
+        Compare races and events with the race list, which is one call for all of them.
+
+        Raises:
+            PartnerStopped, DatabaseUnavailable: It concerns more than the list.
+        """
+        began_at = self._clock.now()
+        while True:
+            try:
+                async with self._clients.use(partner, Urgency.RECONCILE) as client:
+                    await discover(self._db, client, self._clock, partner.partner_id)
+                break
+            except (BudgetSpent, Blocked) as wait:
+                await pauses.wait(partner.name, wait)
+            except (PartnerStopped, DatabaseUnavailable):
+                raise
+            except BibwireError as error:  # people are compared all the same
+                report.notes.append(f"{partner.name}: races and events are not compared: {error}")
+                return
+        [[races, events]] = await catalog.run(self._db, "changed_since", partner.partner_id, since=began_at)
+        if races or events:
+            report.notes.append(
+                f"{partner.name}: {races:,} {'race' if races == 1 else 'races'} and {events:,} "
+                f"{'event' if events == 1 else 'events'} were not as the race list shows them: they are now."
+            )
 
     async def _one(
         self,

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+import structlog
+
 from bibwire.api import wire
 from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
@@ -51,6 +53,8 @@ from bibwire.store.loader import Outcome, Target
 SECOND: Final = timedelta(seconds=1)
 # How long a scope is asked for one event at a time before a list is tried again.
 ONE_EVENT_FOR: Final = timedelta(days=7)
+
+log = structlog.get_logger()
 
 
 class _OneEventGone(Exception):
@@ -104,6 +108,8 @@ class ScopeSync:
         self._trusted = 1
         self._pages_proven = self._try_lists = False
         self._longest_page = 0
+        # Whether a full listing compares the columns of rows whose digests are the same.
+        self._compare_stored = False
         # What the full listing of this run showed, for what is decided at its end.
         self._listing: Listing | None = None
         self._before: dict[Stream, StreamState] = {}
@@ -114,12 +120,16 @@ class ScopeSync:
         self._empty: frozenset[int] = frozenset()
         self.result = ScopeResult()
 
-    async def run(self, *, full: bool, only: Collection[Stream] = tuple(Stream)) -> ScopeResult:
+    async def run(
+        self, *, full: bool, only: Collection[Stream] = tuple(Stream), compare_stored: bool = False
+    ) -> ScopeResult:
         """
         Make the scope fresh.
 
         Args:
             full: List everything again; what the listing misses is then held against the counts.
+            compare_stored: In a full sweep, compare what is stored column by column: slower, and finds
+                what was altered in the mirror itself.
             only: The streams to sweep; both in a full sweep, and until both were loaded.
 
         Raises:
@@ -137,6 +147,7 @@ class ScopeSync:
             )
         self._trusted, self._pages_proven = state.trusted_length, state.pages_proven
         self._longest_page = state.longest_page
+        self._compare_stored = compare_stored and full and state.loaded_at is not None
         self._wish = replace(self._wish, now=now, full_since=full_since)
         self._empty = frozenset(state.empty_event_ids)
         # A vendor's habit may be over: the list is tried again, and counted.
@@ -173,7 +184,23 @@ class ScopeSync:
         if full:
             assert full_since is not None
             await self._end_full(full_since)
+        if self.result.outcome.altered:
+            self._tell_altered(self.result.outcome.altered)
         return self.result
+
+    def _tell_altered(self, rows: int) -> None:
+        log.warning(
+            "rows of the mirror were altered",
+            action="sweep",
+            partner_id=self._scope.partner_id,
+            race_id=self._scope.race_id,
+            rows=rows,
+        )
+        self.result.notes.append(
+            f"Race {self._scope.race_id}: {rows:,} {'row' if rows == 1 else 'rows'} of the mirror did not "
+            "hold what RunSignup lists, though nothing had changed there: somebody altered the mirror, or it "
+            "was stored wrong. RunSignup's values are back."
+        )
 
     async def merge_found(self, page: Page) -> None:
         """Store what a search found, outside any sweep: no cursor moves."""
@@ -299,10 +326,16 @@ class ScopeSync:
                     page,
                     decode=wire.decode_participant,
                     complete_for=frozenset(sweep.groups[sweep.group]) if listing and not counted else None,
+                    compare_stored=self._compare_stored,
                 )
             else:
                 outcome = await loader.merge_removed_page(
-                    connection, target, page, decode=wire.decode_removed, still_listed=still_listed
+                    connection,
+                    target,
+                    page,
+                    decode=wire.decode_removed,
+                    still_listed=still_listed,
+                    compare_stored=self._compare_stored and sweep.kind is SweepKind.FULL,
                 )
             if stream is Stream.PARTICIPANTS and not listing:
                 await self._note_returned(connection, target, outcome)

@@ -109,7 +109,7 @@ class Sweeper:
         try:
             async with self.leased(scope, wait_seconds=lease_wait_seconds) as lease:
                 sync = self.scope_sync(client, lease, scope, on_page=on_page, stopping=stopping)
-                result = await sync.run(full=full, only=only)
+                result = await sync.run(full=full, only=only, compare_stored=full)
             swept.text = result.unsettled
             await streams.run(self._db, "works" if swept.text else "works_well", *key)
         except DatabaseUnavailable:

@@ -36,9 +36,10 @@ from bibwire.domain.merge import (
     merge_listed,
     merge_listed_again,
     merge_removal,
+    tells_more,
 )
 from bibwire.domain.records import Page, RawRow, Registration, Removal, UnreadableRow
-from bibwire.store import copy_text, feed, quarantine
+from bibwire.store import audit, copy_text, feed, quarantine
 from bibwire.store.database import Connection, statements
 
 _T = TypeVar("_T")
@@ -76,7 +77,8 @@ class Outcome:
     What became of a page's rows.
 
     `listed` counts them by event id as the vendor listed them; `shadowed` are listed as active
-    while a later removal stands; `returned` of those restored had been taken for absent.
+    while a later removal stands; `returned` of those restored had been taken for absent. `altered` are
+    those of the others whose columns were not what was stored, though the vendor's record was the same.
     """
 
     inserted: int = 0
@@ -89,6 +91,7 @@ class Outcome:
     listed: dict[int, int] = field(default_factory=dict)
     shadowed: list[Registration] = field(default_factory=list)
     returned: int = 0
+    altered: int = 0
 
     @property
     def changes(self) -> int:
@@ -97,7 +100,7 @@ class Outcome:
 
     def add(self, other: Outcome) -> None:
         """Add another page's counts."""
-        for name in ("inserted", "updated", "unchanged", "removed", "restored", "quarantined"):
+        for name in ("inserted", "updated", "unchanged", "removed", "restored", "quarantined", "altered"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.bibs += other.bibs
 
@@ -130,6 +133,7 @@ async def merge_listed_page(
     *,
     decode: Callable[[bytes], Registration],
     complete_for: frozenset[int] | None,
+    compare_stored: bool = False,
 ) -> Outcome:
     """
     Store one page of a participants listing.
@@ -138,6 +142,7 @@ async def merge_listed_page(
         decode: Record from its JSON text; raises BadRecord.
         complete_for: In a full sweep, the events of which the page lists every registration of its
             id range: stored ones it does not show are noted as missing. None in a delta.
+        compare_stored: In a full sweep, compare the columns of what has the same digest, too.
     """
     rows = {row.registration_id: row for row in page.rows}
     async with _begun(_stored(connection, target, page, complete_for)) as answer:
@@ -149,6 +154,16 @@ async def merge_listed_page(
     if complete_for is not None:
         await _note_missing(connection, target, rows, stored)
     await _note_found(connection, target, list(rows))
+    altered: frozenset[int] = frozenset()
+    if compare_stored and complete_for is not None:
+        altered = await audit.altered(
+            connection,
+            _key(target),
+            [row for number, row in rows.items() if _is_same(stored.get(number), digests[number])],
+            decode=lambda row: _decoded(row, decode),
+            events=complete_for,
+            now=target.now,
+        )
 
     different: list[tuple[Registration, bytes]] = []
     bad: list[quarantine.Entry] = _unreadable(page.unreadable)
@@ -162,7 +177,7 @@ async def merge_listed_page(
     else:
         for number, row in rows.items():
             digest, known = digests[number], stored.get(number)
-            if known is not None and known[2] and known[1] == digest:
+            if _is_same(known, digest) and number not in altered:
                 continue
             try:
                 registration = _decoded(row, decode)
@@ -183,6 +198,7 @@ async def merge_listed_page(
             if merge is not None:
                 merges.append(merge)
                 merged_digests.append(digest)
+                outcome.altered += registration.registration_id in altered
                 continue
             outcome.unchanged += 1
             if row_before is not None and row_before.removed_at is not None:
@@ -216,6 +232,7 @@ async def merge_removed_page(
     *,
     decode: Callable[[bytes, int | None], Removal],
     still_listed: Collection[int] = (),
+    compare_stored: bool = False,
 ) -> Outcome:
     """
     Store one page of the removed list.
@@ -223,8 +240,12 @@ async def merge_removed_page(
     Args:
         decode: Removal from its JSON text and its event, if known; raises BadRecord.
         still_listed: Those of `contested` that the vendor lists as active.
+        compare_stored: Compare what is stored of people whose removal is known, too.
     """
     rows = {row.registration_id: row for row in page.rows}
+    whole: dict[int, Stored] = {}
+    if compare_stored and rows:
+        whole = await audit.stored(connection, target.partner_id, list(rows))
     cursor = await connection.execute(
         statements("loader")["standings"], {**_key(target), "registration_ids": list(rows)}
     )
@@ -241,7 +262,10 @@ async def merge_removed_page(
         event_id, *standing = standings.get(row.registration_id, (None,))
         told = [removal.removed_at, removal.reason, removal.new_registration_id]
         if standing == told and (event_id is not None or removal.registration.event_id is None):
-            continue
+            known = whole.get(row.registration_id)
+            if known is None or not tells_more(known, removal):
+                continue
+            outcome.altered += 1
         different.append(removal)
     outcome.quarantined = len(bad)
     await _keep_bad(connection, target, "removed", rows, bad)
@@ -391,6 +415,11 @@ def _digest(raw: bytes) -> bytes:
     digest = _VERSION_DIGESTED.copy()
     digest.update(raw)
     return digest.digest()[:16]
+
+
+def _is_same(known: TupleRow | None, digest: bytes) -> bool:
+    """Say whether an active row was stored from a record of that digest."""
+    return known is not None and known[2] and known[1] == digest
 
 
 def _decoded(row: RawRow, decode: Callable[[bytes], Registration]) -> Registration:
