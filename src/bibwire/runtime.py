@@ -42,11 +42,11 @@ from bibwire.settings import Settings
 from bibwire.store import embedded, migrate, schedule
 from bibwire.store.database import POOL_CONNECTIONS, Database, open_database, with_time_outs
 from bibwire.store.jobs import PLANNER, Jobs
-from bibwire.store.partners import Partner, Partners
+from bibwire.store.partners import Partner, Partners, number_of_credentials
 from bibwire.store.permits import Permits, Refusal, Throttling, in_flight
 from bibwire.store.reports import Reports
 from bibwire.store.session import Session, open_session
-from bibwire.store.vault import Vault, load_key
+from bibwire.store.vault import MissingKey, Vault, is_key_missing, load_key, why_no_key_is_made
 
 # A worker's at most: its pool, its session, and three of the queue's (two in a pool, one that listens).
 WORKER_CONNECTIONS: Final = POOL_CONNECTIONS + 1 + 3
@@ -372,6 +372,15 @@ class _Unlimited:
         """Nothing: there is no credential yet to keep it for."""
 
 
+async def _open_vault(settings: Settings, db: Database) -> Vault:
+    """Return the vault; without a key for what is stored, one that says so when a credential is needed."""
+    key, key_file, home = settings.secret_key, settings.secret_key_file, settings.home
+    if is_key_missing(key=key, key_file=key_file, home=home) and (stored := await number_of_credentials(db)):
+        # A new one would open none of them, and hide that theirs is not there.
+        return MissingKey(why_no_key_is_made(home, stored))
+    return Vault(load_key(key=key, key_file=key_file, home=home))
+
+
 def caller_name(settings: Settings) -> str:
     """Return whose calls are limited together; empty without a caller registration."""
     return "" if settings.caller is None else settings.caller.registration.reveal()
@@ -409,10 +418,9 @@ async def open_runtime(
             stack.push_async_callback(asyncio.to_thread, server.close)
             conninfo = server.conninfo
         await asyncio.to_thread(migrate.upgrade, conninfo)
-        key = load_key(key=settings.secret_key, key_file=settings.secret_key_file, home=settings.home)
         db = await stack.enter_async_context(open_database(conninfo))
         session = await stack.enter_async_context(open_session(conninfo))
-        partners = Partners(db, Vault(key))
+        partners = Partners(db, await _open_vault(settings, db))
 
         def open_client(
             partner: Partner,

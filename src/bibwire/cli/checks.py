@@ -202,11 +202,35 @@ def _credentials(to: Examination, conninfo: str, key: bytes | None, now: datetim
     from bibwire.store.vault import Vault
 
     if key is None:
+        _missing_key(to, conninfo)
         return
     try:
         asyncio.run(_open_credentials(to, conninfo, Vault(key), now))
     except BibwireError as error:
         to.add("partners", "FAIL", "cannot be read", str(error))
+
+
+def _missing_key(to: Examination, conninfo: str) -> None:
+    """Say that the key of what is stored is not there, if that is why there is none."""
+    from bibwire.store.database import open_database
+    from bibwire.store.partners import number_of_credentials
+    from bibwire.store.vault import is_key_missing, why_no_key_is_made
+
+    async def count() -> int:
+        async with open_database(conninfo, connections=1) as database:
+            return await number_of_credentials(database)
+
+    settings = to.settings
+    if not is_key_missing(key=settings.secret_key, key_file=settings.secret_key_file, home=settings.home):
+        return  # what is wrong with it is said
+    try:
+        stored = asyncio.run(count())
+    except BibwireError as error:
+        to.add("partners", "FAIL", "cannot be read", str(error))
+        return
+    if stored:
+        to.findings = [each for each in to.findings if each.check != "key"]
+        to.add("key", "FAIL", "cannot be used", why_no_key_is_made(settings.home, stored))
 
 
 async def _open_credentials(to: Examination, conninfo: str, vault: object, now: datetime) -> None:

@@ -50,6 +50,7 @@ def run(
     async def do(runtime: Runtime) -> None:
         # The runtime holds the embedded server open, and has brought the schema up to date.
         stop = _stop_on_signals()
+        runtime.partners.check_key_at_hand()
         await runtime.check_connections(workers)
         if not await runtime.partners.list():
             _say(
@@ -79,6 +80,7 @@ def worker(
 
     async def do(runtime: Runtime) -> None:
         stop = _stop_on_signals()
+        runtime.partners.check_key_at_hand()
         if supervised:
             _stop_with_parent(stop)
         else:

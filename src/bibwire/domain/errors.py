@@ -11,6 +11,7 @@ Every error of Bibwire, grouped by what its catcher does.
     │   └── AnswerUnreadable        not JSON, cut off, or of a shape that is not documented
     ├── PartnerStopped              nothing can work under this credential until a person acts
     │   ├── KeyRefused              error 6 or 13
+    │   ├── CredentialSealed        what is stored was encrypted with another key: nothing was asked
     │   └── CallerRefused           error 17: the caller registration; concerns every partner
     ├── ScopeStopped                this race cannot be read; the others go on
     │   ├── AccessLost              error 7
@@ -73,6 +74,10 @@ class PartnerStopped(BibwireError):
 
 class KeyRefused(PartnerStopped):
     """The vendor does not accept this key (error 6), or it is of the wrong kind (error 13)."""
+
+
+class CredentialSealed(PartnerStopped):
+    """A stored credential does not open with the key in use; the vendor was not asked."""
 
 
 class CallerRefused(PartnerStopped):

@@ -30,6 +30,7 @@ from bibwire.domain.errors import (
     BudgetSpent,
     CallerRefused,
     DatabaseUnavailable,
+    KeyRefused,
     PartnerStopped,
     ScopeBusy,
     SettingsError,
@@ -207,7 +208,7 @@ class Backfill:
     async def _note_partner(self, run: _Run, partner: Partner, error: BibwireError) -> None:
         if isinstance(error, CallerRefused):
             run.pauses.refused = error
-        elif isinstance(error, PartnerStopped):
+        elif isinstance(error, KeyRefused):
             await self._partners.mark_failing(partner, str(error))
         log.warning("partner not loaded", action="backfill", partner=partner.name, error=str(error))
         run.failed(partner.name, None, str(error))

@@ -25,6 +25,7 @@ from bibwire.domain.errors import (
     Blocked,
     BudgetSpent,
     DatabaseUnavailable,
+    KeyRefused,
     PartnerStopped,
     ScopeBusy,
     SettingsError,
@@ -313,7 +314,8 @@ class Reconciliation:
                     progress.races_done += 1
                     tell()
             except PartnerStopped as error:
-                await self._partners.mark_failing(partner, str(error))
+                if isinstance(error, KeyRefused):
+                    await self._partners.mark_failing(partner, str(error))
                 report.errors.append(SyncError(partner.name, None, str(error)))
             progress.partners_done += 1
         if request.race_id is not None and not report.races:

@@ -27,6 +27,7 @@ from bibwire.domain.errors import (
     Blocked,
     BudgetSpent,
     CallerRefused,
+    CredentialSealed,
     DatabaseUnavailable,
     EventGone,
     PartnerStopped,
@@ -341,6 +342,10 @@ class Slices:
         elif isinstance(error, CallerRefused):
             again_at = now + REFUSED
             await schedule.put_partner_off(self._db, partner.partner_id, until=again_at)
+            await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, counts=False)
+        elif isinstance(error, CredentialSealed):
+            # Nobody was asked, and another worker may have the key that fits.
+            again_at = now + timedelta(seconds=RETRY_SECONDS)
             await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, counts=False)
         elif isinstance(error, PartnerStopped):
             again_at = now + REFUSED

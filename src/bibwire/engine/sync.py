@@ -25,6 +25,7 @@ from bibwire.domain.errors import (
     Blocked,
     CallerRefused,
     DatabaseUnavailable,
+    KeyRefused,
     ListingNotTrusted,
     PartnerStopped,
     ScopeBusy,
@@ -374,7 +375,7 @@ class SyncEngine:
     async def _note_partner(self, run: _Run, partner: Partner, error: BibwireError) -> None:
         if isinstance(error, CallerRefused):
             run.refused = error
-        elif isinstance(error, PartnerStopped):
+        elif isinstance(error, KeyRefused):
             await self._partners.mark_failing(partner, str(error))
         log.warning("partner failed", action="sync_partner", partner=partner.name, error=str(error))
         run.failed(partner, None, str(error))

@@ -14,7 +14,7 @@ import structlog
 from bibwire.clock import Clock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.daily import next_of_day
-from bibwire.domain.errors import BibwireError, CallerRefused, DatabaseUnavailable, PartnerStopped
+from bibwire.domain.errors import BibwireError, DatabaseUnavailable, KeyRefused
 from bibwire.domain.pace import discovery_seconds
 from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import Discovered, discover
@@ -98,7 +98,7 @@ class Upkeep:
             raise
         except BibwireError as caught:
             error = str(caught)
-            if isinstance(caught, PartnerStopped) and not isinstance(caught, CallerRefused):
+            if isinstance(caught, KeyRefused):
                 await self._partners.mark_failing(partner, error)
             log.warning("race list not read", action="discover", partner=partner.name, error=error)
         else:

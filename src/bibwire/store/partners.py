@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from bibwire.domain.errors import Collided, InvariantBroken, SettingsError
+from bibwire.domain.errors import Collided, CredentialSealed, InvariantBroken, SettingsError
 from bibwire.domain.secrets import Credential, Secret
 from bibwire.store.database import Connection, Database, statements
 from bibwire.store.vault import Vault
@@ -174,18 +174,35 @@ class Partners:
         Return the partner's credential, opened.
 
         Raises:
-            SettingsError: The key in use does not fit, or the partner was removed meanwhile.
+            SettingsError: There is no key, or the partner was removed meanwhile.
+            CredentialSealed: The key in use does not fit.
             InvariantBroken: What is stored was altered or moved.
         """
         rows = await self._database.fetch(_SQL["read_credential"], partner_id=partner.partner_id)
         if not rows:
             raise unknown_partner(partner.name, [])
         kind, key, secret = rows[0]
-        return Credential(
-            kind,
-            self._open(key, partner.partner_id, "key_encrypted"),
-            None if secret is None else self._open(secret, partner.partner_id, "secret_encrypted"),
-        )
+        try:
+            return Credential(
+                kind,
+                self._open(key, partner.partner_id, "key_encrypted"),
+                None if secret is None else self._open(secret, partner.partner_id, "secret_encrypted"),
+            )
+        except CredentialSealed:
+            raise CredentialSealed(
+                f"The stored key of {partner.name} was encrypted with another key than the one in use: set "
+                "BIBWIRE_SECRET_KEY or BIBWIRE_SECRET_KEY_FILE to that one, or store it again with: bibwire "
+                f"partner rotate {quoted(partner.name)} --api-key KEY."
+            ) from None
+
+    def check_key_at_hand(self) -> None:
+        """
+        Find out that there is no key to open credentials with.
+
+        Raises:
+            SettingsError: There is none, and why.
+        """
+        self._vault.digest(Secret(""))
 
     async def rotate(
         self,
@@ -300,7 +317,7 @@ class Partners:
             # What does not open is of no use to anybody; `doctor` tells of it.
             try:
                 taken = self._open(sealed, other, "key_encrypted") == credential.key
-            except (SettingsError, InvariantBroken):
+            except (SettingsError, CredentialSealed, InvariantBroken):
                 continue
             if taken:
                 raise SettingsError(
@@ -328,7 +345,7 @@ class Partners:
         row = await cursor.fetchone()
         try:
             key = None if row is None else self._open(row[1], partner_id, "key_encrypted")
-        except (SettingsError, InvariantBroken):
+        except (SettingsError, CredentialSealed, InvariantBroken):
             key = None  # it cannot be known again
         await connection.execute(_SQL["prune_retired_calls"])
         if key is not None and (but is None or key != but.key):
@@ -356,6 +373,12 @@ class Partners:
 
     def _open(self, sealed: bytes, partner_id: int, column: str) -> Secret:
         return self._vault.open(sealed, table=_TABLE, partner_id=partner_id, column=column)
+
+
+async def number_of_credentials(database: Database) -> int:
+    """Return how many partners have a stored credential."""
+    [[number]] = await database.fetch(_SQL["number_of_credentials"])
+    return int(number)
 
 
 async def _count_calls(connection: Connection, partner_id: int, calls: int) -> None:

@@ -52,6 +52,9 @@ SELECT kind, key_encrypted, secret_encrypted
 FROM bibwire.credentials
 WHERE partner_id = %(partner_id)s;
 
+-- name: number_of_credentials
+SELECT count(*) FROM bibwire.credentials;
+
 -- name: rotate_credential
 -- Replace the credential in its row, so that the calls counted against it still count. How the vendor
 -- answers lists of events is learnt anew for another kind of key only: one of the same kind asks the
