@@ -220,7 +220,7 @@ class Replay:
             for number, row in participants(rows, self.partner).items()
         }
         for at, change in enumerate(new):
-            if change["kind"] == "loaded":
+            if change["kind"] in ("loaded", "history_loaded"):
                 self._load(change, stored, new[at + 1 :])
             else:
                 self._apply(change, told.get(change["seq"]))
@@ -241,20 +241,21 @@ class Replay:
     def _load(self, change: Row, stored: Mapping[int, Row], later: list[Row]) -> None:
         race_id, events = change["race_id"], change["fields"].get("event_ids")
         assert (race_id in self.loaded) == (events is not None), f"race {race_id} is loaded twice"
+        assert (change["kind"] == "history_loaded") == (events is not None), change
         self.loaded.add(race_id)
         state = {
             number: dict(row)
             for number, row in stored.items()
             if row["race_id"] == race_id and (events is None or row["event_id"] in events)
         }
-        later = [row for row in later if row["kind"] == "loaded" or row["race_id"] == race_id]
+        later = [row for row in later if row["race_id"] == race_id]
         for row in later:
-            if row["kind"] == "loaded" and row["race_id"] == race_id:  # of these it is told later
+            if row["kind"] == "history_loaded":  # of these it is told later
                 told_later = set(row["fields"]["event_ids"])
                 state = {number: each for number, each in state.items() if each["event_id"] not in told_later}
         assert not state.keys() & self.state.keys(), "loaded twice"
         for row in reversed(later):
-            if row["kind"] != "loaded" and row["registration_id"] in state:
+            if row["kind"] != "history_loaded" and row["registration_id"] in state:
                 person = state[row["registration_id"]]
                 for column, (before, after) in row["fields"].items():
                     assert person[column] == after, (row, person)

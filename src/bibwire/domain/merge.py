@@ -40,6 +40,7 @@ class Kind(StrEnum):
     """Kinds of change, as table `changes` has them."""
 
     LOADED = "loaded"
+    HISTORY_LOADED = "history_loaded"
     REGISTERED = "registered"
     EDITED = "edited"
     BIB_ASSIGNED = "bib_assigned"

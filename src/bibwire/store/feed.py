@@ -43,11 +43,23 @@ async def write_merges(
 
 
 async def write_loaded(
-    connection: Connection, partner_id: int, race_id: int, counts: dict[str, int], *, seen_at: datetime
+    connection: Connection,
+    partner_id: int,
+    race_id: int,
+    counts: dict[str, Any],
+    *,
+    seen_at: datetime,
+    history: bool = False,
 ) -> None:
-    """Write that a race's first complete load ended here."""
+    """
+    Write that a race's first complete load ended here, once a race.
+
+    Args:
+        history: It is past events, named in `counts`, that came to a race loaded before.
+    """
     fields = encode_json(counts).decode()
-    row = (race_id, None, None, Kind.LOADED.value, fields, None, seen_at, None, None)
+    kind = Kind.HISTORY_LOADED if history else Kind.LOADED
+    row = (race_id, None, None, kind.value, fields, None, seen_at, None, None)
     await _write(connection, partner_id, [row])
 
 

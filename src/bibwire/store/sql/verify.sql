@@ -70,7 +70,7 @@ WITH together AS (
     CROSS JOIN LATERAL jsonb_array_elements_text(c.fields -> 'event_ids') AS e (event_id)
     WHERE c.partner_id = %(partner_id)s
       AND c.race_id = %(race_id)s
-      AND c.kind = 'loaded'
+      AND c.kind = 'history_loaded'
     GROUP BY e.event_id
     UNION ALL
     SELECT e.event_id::bigint, 'infinity'
