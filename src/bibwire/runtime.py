@@ -43,7 +43,7 @@ from bibwire.store import embedded, migrate, schedule
 from bibwire.store.database import POOL_CONNECTIONS, Database, open_database, with_time_outs
 from bibwire.store.jobs import PLANNER, Jobs
 from bibwire.store.partners import Partner, Partners, number_of_credentials
-from bibwire.store.permits import Permits, Refusal, Throttling, in_flight
+from bibwire.store.permits import Permits, Refusal, Throttling, in_flight, unblock
 from bibwire.store.reports import Reports
 from bibwire.store.session import Session, open_session
 from bibwire.store.vault import MissingKey, Vault, is_key_missing, load_key, why_no_key_is_made
@@ -202,6 +202,15 @@ class Runtime:
         """Let a worker, if there is one, plan at once instead of within seconds."""
         await self.jobs.wake(PLANNER)
 
+    async def unblock(self, partner: Partner) -> bool:
+        """Make calls for a partner again, whatever pause RunSignup asked for; say whether there was one."""
+        now = None if self.budget_time is None else self.budget_time()
+        lifted = await unblock(self.db, partner.credential_id, caller=caller_name(self.settings), now=now)
+        if lifted:
+            await self.partners.take_up(partner)
+            await self.wake_planner()
+        return lifted
+
     async def drop_work(self, partner: Partner) -> None:
         """Take a partner's polls, race lists and verifications out of the queue; what runs ends by itself."""
         await self.jobs.cancel((SWEEP, DISCOVER, VERIFY), {"partner_id": partner.partner_id})
@@ -317,10 +326,14 @@ class Runtime:
                 action="throttled",
                 partner=partner.name,
                 seconds=round(throttling.seconds, 1),
+                asked_seconds=round(throttling.asked_seconds, 1),
                 calls_an_hour=throttling.limit_in_use,
                 configured=throttling.limit,
                 all_partners_seconds=round(throttling.caller_seconds, 1),
             )
+
+        def on_throttle_over() -> None:
+            log.info("RunSignup answers again", action="throttled", partner=partner.name)
 
         credential = self.settings.partner_override(
             partner.name, partner.kind
@@ -336,6 +349,7 @@ class Runtime:
             urgency=urgency,
             waiting=waiting,
             on_throttle=on_throttle,
+            on_throttle_over=on_throttle_over,
             now=self.budget_time,
         )
         async with self._client(credential, permits, on_call, may_call) as client:
@@ -367,6 +381,9 @@ class _Unlimited:
 
     async def throttled(self, reason: str, seconds: float) -> None:
         self._pause_seconds = seconds
+
+    async def answered(self, *, accepted: bool) -> None:
+        """Nothing: no call was a careful one."""
 
     async def record(self, endpoint: str, *, failed: bool, bytes_received: int, seconds: float) -> None:
         """Nothing: there is no credential yet to keep it for."""

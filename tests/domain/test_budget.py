@@ -124,7 +124,28 @@ def test_a_shorter_block_does_not_end_a_longer_one_and_none_is_endless() -> None
     assert standing.blocked_until == NOON + 10 * MINUTE
 
     standing = rules.after_throttle(standing, now=NOON, seconds=1e12)
-    assert standing.blocked_until == NOON + 24 * HOUR
+    assert standing.blocked_until == NOON + 15 * MINUTE
+
+
+def test_a_long_pause_is_believed_longer_only_when_careful_calls_confirm_it() -> None:
+    standing = Standing(1000)
+    at, waits = NOON, []
+    for _ in range(4):
+        standing = rules.after_throttle(standing, now=at, seconds=86_400)
+        # Calls that were in flight with it confirm nothing.
+        again = rules.after_throttle(standing, now=at + SECOND, seconds=86_400)
+        assert standing.blocked_until is not None
+        assert again.blocked_until == standing.blocked_until + SECOND
+        assert standing.asked_until == at + 24 * HOUR
+        assert rules.is_blocked(standing, now=standing.blocked_until - SECOND)
+        assert rules.is_careful(standing, now=standing.blocked_until)
+        waits.append((standing.blocked_until - at) / MINUTE)
+        at = standing.blocked_until
+
+    assert waits == [15, 30, 60, 60]
+    short = rules.after_throttle(standing, now=at, seconds=30)
+    assert (short.blocked_until, short.asked_until, short.confirmed) == (at + 30 * SECOND, None, 0)
+    assert not rules.is_careful(short, now=at + MINUTE)
 
 
 def test_two_credentials_throttled_within_a_minute_block_their_caller_for_a_minute_at_most() -> None:

@@ -37,7 +37,7 @@ from bibwire.api.retry import Backoff
 from bibwire.api.rows import Cut, cut
 from bibwire.api.transport import Answer, Transport, check_base_url
 from bibwire.clock import Clock
-from bibwire.domain.errors import AnswerUnreadable, BadRecord, BibwireError, Throttled
+from bibwire.domain.errors import AnswerUnreadable, BadRecord, BibwireError, RetryLater, Throttled
 from bibwire.domain.records import Dated, Page, RacePage, RawRow, TeamPage, UnreadableRow
 from bibwire.domain.secrets import CallerRegistration, Credential
 
@@ -66,6 +66,9 @@ class Permits(Protocol):
 
     async def throttled(self, reason: str, seconds: float) -> None:
         """Let nobody call for that many seconds: the vendor asked for fewer calls."""
+
+    async def answered(self, *, accepted: bool) -> None:
+        """Note the end of a call that was not throttled; not `accepted`: the vendor did not answer it."""
 
     async def record(self, endpoint: str, *, failed: bool, bytes_received: int, seconds: float) -> None:
         """Add an attempt that ended to the statistics. Must not raise."""
@@ -441,6 +444,8 @@ class VendorClient:
         )
         if isinstance(result, Throttled):
             await self._permits.throttled(str(result), backoff.pause_asked_seconds())
+        else:
+            await self._permits.answered(accepted=not isinstance(result, RetryLater))
         if isinstance(result, BibwireError):
             raise result
         return result[0]

@@ -272,6 +272,12 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object, now: 
         reports = Reports(database)
         await _races(to, reports)
         await _lists(to, reports)
+        for state in await reports.partners():
+            if state.blocked_until is not None or state.asked_until is not None:
+                until = state.asked_until or state.blocked_until
+                found = f"RunSignup asked for no calls before {until:%Y-%m-%d %H:%M} UTC"
+                fix = f'wait, or: bibwire partner unblock "{state.partner}"'
+                to.add(f"calls of {state.partner}", "warn", found, fix)
         await _events(to, reports, now)
 
 

@@ -262,6 +262,28 @@ def remove(
     work(do, make=False)
 
 
+@app.command()
+def unblock(name: Name) -> None:
+    """
+    Make calls for a partner again at once, whatever pause RunSignup asked for.
+
+    A pause of more than 15 minutes is believed for 15, then one careful call is made: if that is answered,
+    all goes on. Use this where you know better, as on race day. If RunSignup refuses again, a new pause
+    begins. Where there is no pause, nothing is done.
+    """
+    from bibwire.cli.session import work
+
+    async def do(runtime: Runtime) -> tuple[Partner, bool]:
+        partner = await runtime.partners.get(name)
+        return partner, await runtime.unblock(partner)
+
+    partner, lifted = work(do, make=False)
+    if lifted:
+        typer.echo(f"The pause of {partner.name} is over: calls are made again.")
+    else:
+        typer.echo(f"There is no pause for {partner.name}; calls are made.")
+
+
 def _confirm(name: str, races: int, participants: int) -> None:
     if not sys.stdin.isatty():
         raise SettingsError(

@@ -231,7 +231,7 @@ def verified(partner: PartnerState) -> list[tuple[str, str | None]]:
 
 
 def _show_budgets(out: Console, state: Status) -> int:
-    from bibwire.cli.terminal import Column, fitted, moment
+    from bibwire.cli.terminal import Column, fitted, moment, told_of_pause
 
     classes = list(state.partners[0].calls_by_urgency)
     columns = (
@@ -254,6 +254,9 @@ def _show_budgets(out: Console, state: Status) -> int:
         spent = (partner.calls_by_urgency[name] for name in classes)
         rows.append(((partner.partner, total, *spent, told), style))
     left_out = fitted(out, "Calls of the last hour", columns, rows)
+    for partner in state.partners:
+        if partner.asked_until is not None:
+            out.print(told_of_pause(partner.partner, partner.asked_until, partner.blocked_until), style="red")
     for block in state.caller_blocks:
         until = moment(block.until)
         out.print(f"No calls for any partner before {until}: {block.reason or 'throttled'}.", style="red")

@@ -155,6 +155,19 @@ def age(seconds: float | None) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
+def told_of_pause(partner: str, asked_until: datetime, blocked_until: datetime | None) -> str:
+    """Return the sentences about a pause that is longer than is believed."""
+    from bibwire.store.partners import quoted
+
+    then = (
+        "makes one call at a time" if blocked_until is None else f"makes one call at {moment(blocked_until)}"
+    )
+    return (
+        f"{plain(partner)}: RunSignup asked for no calls before {moment(asked_until)}. Bibwire {then}, and "
+        f"goes on if it is answered. To go on now: bibwire partner unblock {plain(quoted(partner))}"
+    )
+
+
 def moment(at: datetime | None) -> str:
     """Return an instant in this machine's zone, to the second."""
     return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -252,6 +252,7 @@ class Outlook:
     What is scheduled for a partner: its polls, the next shortage, and its races' names.
 
     `blocked_until`: no call is made before, for the vendor asked for none; None: calls are made.
+    `asked_until`: the end of the pause it asked for, where that is longer than is believed.
     `plan` has each live race as it stands in the schedule; one that is not in `scheduled` stands there
     as the planner would plan it now.
     """
@@ -259,6 +260,7 @@ class Outlook:
     partner: str
     paused: bool
     blocked_until: datetime | None
+    asked_until: datetime | None
     calls_per_hour: int
     plan: PartnerPlan
     scheduled: dict[int, Scheduled]
@@ -290,6 +292,7 @@ async def outlook(db: Database, partner: Partner, *, now: datetime) -> Outlook:
         partner=partner.name,
         paused=partner.paused_at is not None,
         blocked_until=blocked if blocked is not None and blocked > now else None,
+        asked_until=budget.asked_until,
         calls_per_hour=budget.limit_ahead,
         plan=replace(
             plan, polls=polls, planned_calls_per_hour=math.fsum(poll.calls_per_hour for poll in polls)

@@ -264,6 +264,13 @@ class Partners:
         await self._plan_again(partner)
         return await self.get(partner.name)
 
+    async def take_up(self, partner: Partner) -> None:
+        """Plan the partner at once; what was put off is due as if it had not been."""
+        async with self._database.transaction() as connection:
+            # In the planner's order: the plan, then the scopes.
+            for step in ("plan_again", "forgive"):
+                await connection.execute(_SQL[step], {"partner_id": partner.partner_id})
+
     async def remove(self, name: str) -> dict[str, int]:
         """Delete the partner and every row of it, at once. Return the rows deleted by table."""
         partner = await self.get(name)

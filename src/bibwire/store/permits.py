@@ -43,9 +43,12 @@ __all__ = [
     "budgets",
     "in_flight",
     "prune",
+    "unblock",
 ]
 
 SLOT_POLL_SECONDS: Final = 0.02
+# Those who wait for the answer to a careful call look so often.
+CAREFUL_POLL_SECONDS: Final = 2.0
 # A wait is one sleep, but none is longer: the limit may be raised meanwhile, and a laptop's lid
 # that was closed stops the clock that sleeps are measured by.
 LONGEST_SLEEP_SECONDS: Final = 600.0
@@ -89,10 +92,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Throttling:
-    """What a throttle answer led to. `caller_seconds`: as far as every credential is blocked too."""
+    """
+    What a throttle answer led to.
+
+    `asked_seconds`: the pause that the vendor asked for, of which `seconds` are believed.
+    `caller_seconds`: as far as every credential is blocked too.
+    """
 
     reason: str
     seconds: float
+    asked_seconds: float
     limit: int
     limit_in_use: int
     caller_seconds: float
@@ -116,6 +125,7 @@ class Permits:
         caller: Name of the caller registration, "" without one.
         waiting: Entered while a call is refused; what it raises ends the wait.
         on_throttle: Told once of each throttle answer.
+        on_throttle_over: Told that a careful call was answered.
         now: For simulations: the time the budget is counted by, instead of the database's.
         seed: Of the jitter; for tests.
     """
@@ -132,6 +142,7 @@ class Permits:
         urgency: Urgency = Urgency.DELTA,
         waiting: Callable[[Refusal], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
         on_throttle: Callable[[Throttling], None] = lambda _: None,
+        on_throttle_over: Callable[[], None] = lambda: None,
         now: Callable[[], datetime] | None = None,
         seed: int | None = None,
     ) -> None:
@@ -144,9 +155,12 @@ class Permits:
         self._urgency = urgency
         self._waiting = waiting
         self._on_throttle = on_throttle
+        self._on_throttle_over = on_throttle_over
         self._now = now
         self._random = random.Random(seed)
         self._stats_fail = False
+        # A careful call of ours is being made.
+        self._careful = False
 
     @asynccontextmanager
     async def permit(self, endpoint: str, *, patience_seconds: float = math.inf) -> AsyncIterator[float]:
@@ -189,6 +203,7 @@ class Permits:
             reason: What it answered; shown, so without secrets.
             seconds: How long nothing may be asked.
         """
+        self._careful = False
         named, values = statements("permits"), self._values()
         async with self._db.transaction() as connection:
             before, at, _ = _standing_of(await _one(connection, "lock_budget", values))
@@ -201,6 +216,8 @@ class Permits:
                     "lowered_at": after.lowered_at,
                     "throttled_at": after.throttled_at,
                     "blocked_until": after.blocked_until,
+                    "asked_until": after.asked_until,
+                    "confirmed": after.confirmed,
                     "reason": reason,
                 },
             )
@@ -224,11 +241,27 @@ class Permits:
             Throttling(
                 reason,
                 seconds=_seconds(at, after.blocked_until),
+                asked_seconds=max(seconds, _seconds(at, after.asked_until)),
                 limit=after.limit,
                 limit_in_use=rules.limit_in_use(after, now=at),
                 caller_seconds=_seconds(at, caller.blocked_until),
             )
         )
+
+    async def answered(self, *, accepted: bool) -> None:
+        """
+        Note the end of a call that was not throttled: if it was a careful one, the pause is over.
+
+        Args:
+            accepted: The vendor answered; otherwise nobody knows.
+        """
+        if not self._careful:
+            return
+        self._careful = False
+        if not accepted:
+            await self._db.fetch(statements("permits")["careful_call_failed"], **self._values())
+        elif await self._db.fetch(statements("permits")["unblock"], **self._values()):
+            self._on_throttle_over()
 
     async def record(self, endpoint: str, *, failed: bool, bytes_received: int, seconds: float) -> None:
         """Add an attempt to the statistics. Raises nothing for trouble with the database."""
@@ -265,6 +298,11 @@ class Permits:
         values = self._values()
         async with self._db.transaction() as connection:
             standing, at, reason = _standing_of(await _one(connection, "lock_budget", values))
+            careful = rules.is_careful(standing, now=at)
+            if careful and standing.careful_until is not None and standing.careful_until > at:
+                # Its answer may come at any moment.
+                again_at = at + timedelta(seconds=CAREFUL_POLL_SECONDS)
+                return _Answer(at, CAREFUL_POLL_SECONDS, again_at, reason)
             if standing.blocked_until is not None and standing.blocked_until > at:
                 wait = _seconds(at, standing.blocked_until)
                 return _Answer(at, wait, standing.blocked_until, reason)
@@ -278,6 +316,12 @@ class Permits:
                 "most_own_lately": most_own_lately,
             }
             if await _one(connection, "spend", spending) is not None:
+                if careful:
+                    until = at + rules.CAREFUL_CALL
+                    await connection.execute(
+                        statements("permits")["be_careful"], values | {"careful_until": until}
+                    )
+                    self._careful = True
                 return _Answer(at)
             blocked = await _one(connection, "caller_blocked", values)
             if blocked is not None:
@@ -339,6 +383,21 @@ async def blocked_callers(db: Database) -> list[tuple[datetime, str | None]]:
     return [(row[0], row[1]) for row in await db.fetch(statements("permits")["blocked_callers"], now=None)]
 
 
+async def unblock(db: Database, credential_id: int, *, caller: str = "", now: datetime | None = None) -> bool:
+    """
+    Let calls be made again, whatever pause the vendor asked for; say whether there was one.
+
+    Args:
+        caller: Under whose registration calls are made: if it is blocked as well, that ends too.
+    """
+    values = {"credential_id": credential_id, "caller_digest": _digest(caller), "now": now}
+    named = statements("permits")
+    async with db.transaction() as connection:
+        found = await _one(connection, "unblock", values)
+        cursor = await connection.execute(named["unblock_caller"], values)
+        return found is not None or bool(cursor.rowcount)
+
+
 async def _rows(
     db: Database | Connection,
     *,
@@ -357,8 +416,8 @@ async def _rows(
 
 
 def _budget_of(row: TupleRow) -> Budget:
-    _, limit, lowered_to, lowered_at, throttled_at, until, reason, caller_until, caller_reason, at = row[:10]
-    spent, lately = row[10:]
+    _, limit, lowered_to, lowered_at, throttled_at, until, reason, caller_until, caller_reason = row[:9]
+    asked_until, at, spent, lately = row[9:]
     standing = Standing(limit, lowered_to, lowered_at, throttled_at, until)
     if caller_until is not None and (until is None or caller_until > until):
         until, reason = caller_until, caller_reason
@@ -370,6 +429,7 @@ def _budget_of(row: TupleRow) -> Budget:
         limit_ahead=rules.limit_ahead(standing, now=at),
         blocked_until=until if blocked else None,
         blocked_reason=reason if blocked else None,
+        asked_until=asked_until if asked_until is not None and asked_until > at else None,
         spent_by_urgency=dict(zip(Urgency, spent, strict=True)),
         spent_since_throttle=dict(zip(Urgency, lately, strict=True)) if lowered else None,
     )
@@ -382,8 +442,8 @@ async def _one(connection: Connection, name: str, values: dict[str, Any]) -> Tup
 def _standing_of(row: TupleRow | None) -> tuple[Standing, datetime, str | None]:
     if row is None:
         raise _removed()
-    limit, lowered_to, lowered_at, throttled_at, blocked_until, reason, at = row
-    return Standing(limit, lowered_to, lowered_at, throttled_at, blocked_until), at, reason
+    *standing, reason, at = row
+    return Standing(*standing), at, reason
 
 
 def _removed() -> BibwireError:
@@ -398,7 +458,7 @@ def _blocked(answer: _Answer) -> Blocked:
     until = answer.blocked_until + timedelta(seconds=1)
     return Blocked(
         f"{said}: none is made before {until:%Y-%m-%d %H:%M:%S} UTC, {math.ceil(answer.wait):,} s from now, "
-        "which is longer than BIBWIRE_RETRY_SECONDS lets a call wait",
+        "which is longer than BIBWIRE_RETRY_SECONDS lets a call wait; bibwire partner unblock ends it",
         retry_after_seconds=answer.wait,
     )
 

@@ -41,6 +41,7 @@ class PartnerState:
     `live_races` and `past_races_not_mirrored` are as in `RaceCounts`, `races` are all of them;
     `verify_failures` are the checks that failed, or could not be made, when the mirror was last
     verified; `verified_at` is about the credential.
+    `asked_until` is the end of the pause the vendor asked for, where it is longer than is believed.
     `limit_in_use` is less than `calls_per_hour` for a while after the vendor asked for fewer.
     """
 
@@ -66,6 +67,7 @@ class PartnerState:
     calls_by_urgency: dict[str, int]
     blocked_until: datetime | None
     blocked_reason: str | None
+    asked_until: datetime | None
     live_races: int
     past_races_not_mirrored: int
 
@@ -380,7 +382,7 @@ class Server:
 
 def _partner_state(row: TupleRow, budget: Budget, counts: RaceCounts) -> PartnerState:
     by_urgency = {str(urgency): calls for urgency, calls in budget.spent_by_urgency.items()}
-    blocked = (budget.blocked_until, budget.blocked_reason)
+    blocked = (budget.blocked_until, budget.blocked_reason, budget.asked_until)
     spent = (budget.limit, budget.spent_total)
     values = [*row[1:9], *spent, *row[9:], budget.limit_in_use, by_urgency, *blocked]
     values += [counts.live, counts.past_not_mirrored]

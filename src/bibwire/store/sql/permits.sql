@@ -8,6 +8,9 @@ SELECT
     limit_lowered_at,
     throttled_at,
     blocked_until,
+    asked_until,
+    blocks_confirmed,
+    careful_until,
     blocked_reason,
     coalesce(%(now)s::timestamptz, clock_timestamp())
 FROM bibwire.credentials
@@ -100,8 +103,45 @@ SET limit_lowered_to = %(lowered_to)s,
     limit_lowered_at = %(lowered_at)s,
     throttled_at = %(throttled_at)s,
     blocked_until = %(blocked_until)s,
+    asked_until = %(asked_until)s,
+    blocks_confirmed = %(confirmed)s,
+    careful_until = NULL,
     blocked_reason = %(reason)s
 WHERE credential_id = %(credential_id)s;
+
+-- name: be_careful
+-- A careful call is being made. Under lock_budget's lock.
+UPDATE bibwire.credentials
+SET careful_until = %(careful_until)s
+WHERE credential_id = %(credential_id)s;
+
+-- name: careful_call_failed
+-- The careful call was not refused and not answered either: another one may be made.
+UPDATE bibwire.credentials
+SET careful_until = NULL
+WHERE credential_id = %(credential_id)s
+  AND careful_until IS NOT NULL;
+
+-- name: unblock
+-- Let calls be made again; back: if none could be, or one at a time.
+UPDATE bibwire.credentials
+SET blocked_until = NULL,
+    blocked_reason = NULL,
+    asked_until = NULL,
+    blocks_confirmed = 0,
+    careful_until = NULL
+WHERE credential_id = %(credential_id)s
+  AND greatest(blocked_until, asked_until) > coalesce(%(now)s::timestamptz, clock_timestamp())
+RETURNING credential_id;
+
+-- name: unblock_caller
+-- The same for all of a caller's credentials.
+UPDATE bibwire.callers
+SET blocked_until = NULL,
+    blocked_reason = NULL
+WHERE caller_digest = %(caller_digest)s
+  AND blocked_until > coalesce(%(now)s::timestamptz, clock_timestamp())
+RETURNING caller_digest;
 
 -- name: add_caller
 -- Make sure that the caller has a row, which the next statement locks.
@@ -141,6 +181,7 @@ SELECT
     c.blocked_reason,
     k.blocked_until,
     k.blocked_reason,
+    c.asked_until,
     present.at,
     spent.by_class,
     spent.lately_by_class
