@@ -9,7 +9,9 @@ import typer
 from bibwire.cli.options import JsonOption, PartnerOption, RaceOption
 
 if TYPE_CHECKING:
-    from bibwire.engine.reports import SyncReport
+    from collections.abc import Sequence
+
+    from bibwire.engine.reports import SyncError, SyncReport
     from bibwire.runtime import Runtime
     from bibwire.store.permits import Refusal
     from bibwire.store.reports import Loaded
@@ -65,7 +67,8 @@ def sync(
         show(report, loaded)
     if report.errors:
         first, all_failed = report.errors[0], report.exit_code == 1
-        more = f" (and {len(report.errors) - 1:,} more)" if len(report.errors) > 1 else ""
+        others = len(_by_cause(report.errors)) - 1
+        more = f" (and {others:,} more)" if others else ""
         where = first.partner if first.race_id is None else f"{first.partner}, race {first.race_id}"
         done = "nothing could be synced" if all_failed else "only a part could be synced"
         complain(f"{done}: {where}: {first.error}{more}. The next sync tries again.")
@@ -162,7 +165,17 @@ def show(report: SyncReport, loaded: Loaded) -> None:
         failed = table(
             f"Failed ({len(report.errors):,}); tried again by the next sync", "partner", "race", "why"
         )
-        for error in report.errors:
-            race = "(all)" if error.race_id is None else str(error.race_id)
-            row(failed, (error.partner, race, error.error), style="red")
+        for (whose, why), races in _by_cause(report.errors).items():
+            named = ", ".join(map(str, races)) or "(all)"
+            row(failed, (whose, named, why), style="red")
         out.print(failed)
+
+
+def _by_cause(errors: Sequence[SyncError]) -> dict[tuple[str, str], list[int]]:
+    """Return the races of each partner that failed for the same reason; none: all of them."""
+    causes: dict[tuple[str, str], list[int]] = {}
+    for error in errors:
+        races = causes.setdefault((error.partner, error.error), [])
+        if error.race_id is not None:
+            races.append(error.race_id)
+    return causes

@@ -70,6 +70,8 @@ class _Run:
     refused: CallerRefused | None = None
     # By partner, the vendor instant at which its race list was read.
     began: dict[int, datetime] = field(default_factory=dict)
+    # Races that were synced, or whose failure is told: of partner, race.
+    settled: set[tuple[int, int]] = field(default_factory=set)
 
     def on_call(self, call: CallMade) -> None:
         self.report.calls += 1
@@ -135,6 +137,7 @@ class SyncEngine:
                 raise
             except BibwireError as error:
                 await self._note_partner(run, partner, error)
+                await self._name_left(run, partner, request, error)
             except Exception as error:  # a fault of ours with one partner must not stop the others
                 log.exception("partner failed", action="sync_partner", partner=partner.name)
                 run.failed(partner, None, f"An unexpected {type(error).__name__} stopped it; see the log.")
@@ -281,6 +284,7 @@ class SyncEngine:
             listed_at = listed.get(scope.race_id)
             if listed_at is not None and self._clock.now() - listed_at < FRESH:
                 run.report.races_synced += 1
+                run.settled.add((scope.partner_id, scope.race_id))
                 return
             async with run.gate.place():
                 if stopped or run.refused is not None:
@@ -357,6 +361,7 @@ class SyncEngine:
             log.warning("race not synced" if error else "race not settled", error=text, **told)
         if isinstance(error, PartnerStopped | Blocked):
             raise error
+        run.settled.add((scope.partner_id, scope.race_id))
         if text is not None:
             run.failed(partner, scope.race_id, text)
         return swept.error is None
@@ -371,6 +376,22 @@ class SyncEngine:
             if state.cursor_at is None or state.cursor_at <= began or not state.event_ids >= scope.event_ids:
                 return False
         return True
+
+    async def _name_left(
+        self, run: _Run, partner: Partner, request: SyncRequest, error: BibwireError
+    ) -> None:
+        """
+        Name the races that were left undone when a partner had to stop.
+
+        Where its key was refused from the beginning, that is all of them, as the partner's own line says.
+        """
+        scopes = await catalog.live_scopes(
+            self._db, partner.partner_id, now=self._clock.now(), race_id=request.race_id
+        )
+        left = [each.race_id for each in scopes if (each.partner_id, each.race_id) not in run.settled]
+        if isinstance(error, Blocked) or len(left) < len(scopes):
+            for race_id in left:
+                run.failed(partner, race_id, str(error))
 
     async def _note_partner(self, run: _Run, partner: Partner, error: BibwireError) -> None:
         if isinstance(error, CallerRefused):
