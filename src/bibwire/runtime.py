@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -18,9 +18,10 @@ import structlog
 from bibwire import logs
 from bibwire.api.client import CallMade, VendorClient
 from bibwire.clock import Clock, SystemClock
-from bibwire.domain.budget import Urgency
+from bibwire.domain.budget import Urgency, allowed
 from bibwire.domain.daily import next_of_day
-from bibwire.domain.errors import AccessLost, Blocked, SettingsError
+from bibwire.domain.errors import AccessLost, Blocked, CallsUsedUp, SettingsError
+from bibwire.domain.records import Race
 from bibwire.domain.secrets import Credential
 from bibwire.domain.sweeps import Lookback
 from bibwire.engine import gate
@@ -231,38 +232,71 @@ class Runtime:
         )
 
     async def check_credential(
-        self, credential: Credential, on_call: Callable[[CallMade], None] | None = None
+        self,
+        credential: Credential,
+        on_call: Callable[[CallMade], None] | None = None,
+        *,
+        every_race: bool = False,
+        calls_per_hour: int | None = None,
     ) -> list[int]:
         """
         Try a credential on a method that needs rights; return the races it sees.
 
         A key can be ignored by public methods, so the participants of one race are asked for.
-        These few calls are made before the credential has a budget; who stores it then counts them.
+        These few calls are made before the credential has a budget; who stores it then counts them,
+        and where it is not stored they are kept under the key's digest for when it comes back.
 
         Args:
             on_call: Told of each attempt.
+            every_race: Read the race list to its end, instead of its first page.
+            calls_per_hour: Calls the credential may make; as the settings say by default.
 
         Raises:
             KeyRefused: The vendor does not accept it.
             AccessLost: It sees races, but may not read the participants of the one tried.
+            CallsUsedUp: The key has no calls left in this hour.
             BibwireError: The vendor could not be asked.
         """
-        async with self._client(
-            credential, _Unlimited(self.session, self.clock, self.settings), on_call
-        ) as client:
-            races = [race async for page in client.races(start_date=LIST_FROM) for race in page.races]
+        limit = allowed(calls_per_hour or self.settings.calls_per_hour)
+        permits = _Unlimited(
+            self.session,
+            self.clock,
+            self.settings,
+            most_calls=limit - await self.partners.calls_of_key(credential),
+        )
+        try:
+            return await self._try_credential(credential, permits, on_call, every_race=every_race)
+        except BaseException:
+            await self.partners.keep_calls(credential, permits.made)
+            raise
+
+    async def _try_credential(
+        self,
+        credential: Credential,
+        permits: _Unlimited,
+        on_call: Callable[[CallMade], None] | None,
+        *,
+        every_race: bool,
+    ) -> list[int]:
+        async with self._client(credential, permits, on_call) as client:
+            races: list[Race] = []
+            async with aclosing(client.races(start_date=LIST_FROM)) as pages:
+                async for page in pages:
+                    races += page.races
+                    if not every_race:
+                        break
             tried = next((race for race in reversed(races) if race.events), None)
             if tried is not None:
-                pages = client.participants(tried.race_id, [tried.events[0].event_id], page_size=1)
+                people = client.participants(tried.race_id, [tried.events[0].event_id], page_size=1)
                 try:
-                    await anext(pages, None)
+                    await anext(people, None)
                 except AccessLost:
                     raise AccessLost(
                         f"The key sees {len(races)} races, but may not read the participants "
                         f"of race {tried.race_id}: is it the timer's own key?"
                     ) from None
                 finally:
-                    await pages.aclose()
+                    await people.aclose()
             return [race.race_id for race in races]
 
     def _client(
@@ -357,9 +391,11 @@ class Runtime:
 
 
 class _Unlimited:
-    """Permits for a credential that is not stored yet: only the calls in flight are limited."""
+    """Permits for a credential that is not stored yet: so many calls, and those in flight are limited."""
 
-    def __init__(self, session: Session, clock: Clock, settings: Settings) -> None:
+    def __init__(self, session: Session, clock: Clock, settings: Settings, *, most_calls: int) -> None:
+        self._most_calls = most_calls
+        self.made = 0
         self._session = session
         self._clock = clock
         self._settings = settings
@@ -367,6 +403,9 @@ class _Unlimited:
 
     @asynccontextmanager
     async def permit(self, endpoint: str, *, patience_seconds: float) -> AsyncIterator[float]:
+        if self.made >= self._most_calls:
+            raise CallsUsedUp("The calls this key may make in an hour are used up: try again in an hour.")
+        self.made += 1
         pause, self._pause_seconds = self._pause_seconds, 0.0
         if pause > patience_seconds:
             raise Blocked(

@@ -340,6 +340,38 @@ def test_a_vendor_that_ignores_the_page_number_does_not_keep_us_for_ever() -> No
     asyncio.run(run())
 
 
+def test_a_race_list_that_comes_round_again_is_given_up() -> None:
+    def handler(request: Request) -> Reply:
+        first = int(request.query["page"]) % 3 * 50
+        shown = range(first + 1, first + 51)
+        return reply({"races": [{"race": {"race_id": n, "name": "R"}} for n in shown]})
+
+    async def run() -> int:
+        async with scene(handler=handler) as s:
+            with pytest.raises(AnswerUnreadable, match="again and again"):
+                async for _ in s.client.races(start_date=date(2010, 1, 1)):
+                    pass
+            return len(s.vendor.requests)
+
+    assert asyncio.run(run()) == 4
+
+
+def test_a_race_list_that_never_ends_is_given_up() -> None:
+    def handler(request: Request) -> Reply:
+        first = int(request.query["page"]) * 50
+        shown = range(first + 1, first + 51)
+        return reply({"races": [{"race": {"race_id": n, "name": "R"}} for n in shown]})
+
+    async def run() -> int:
+        async with scene(handler=handler) as s:
+            with pytest.raises(AnswerUnreadable, match="does not end"):
+                async for _ in s.client.races(start_date=date(2010, 1, 1)):
+                    pass
+            return len(s.vendor.requests)
+
+    assert asyncio.run(run()) == 100
+
+
 def test_a_bib_search_keeps_only_those_who_wear_that_very_bib() -> None:
     rows = [
         person(1, bib_num=12),

@@ -51,6 +51,8 @@ _Parameters = list[tuple[str, str]]
 _CLOCK_MARGIN: Final = timedelta(seconds=60)
 # If instead ours is that slow, the cursor lags behind by as much: rows are read twice, none is lost.
 _FAR_AHEAD: Final = timedelta(minutes=5)
+# Pages of the race list, 1,000 races each: no account comes near. A list that goes on is none.
+_MOST_LIST_PAGES: Final = 100
 
 
 class Permits(Protocol):
@@ -161,10 +163,13 @@ class VendorClient:
         Args:
             end_date: The last day; None: without end.
             soonest_first: By date and not by name: of a list cut short, the nearest races are there.
+
+        Raises:
+            AnswerUnreadable: The list repeats itself, or does not end.
         """
         size = RACES.page_size or 0
         fullness = Fullness(size)
-        number, before = 1, frozenset[int]()
+        number, shown = 1, set[int]()
         while True:
             page = await self._call(
                 RACES,
@@ -180,12 +185,15 @@ class VendorClient:
             )
             is_full = fullness.is_full(count_races(page))
             ids = frozenset(race.race_id for race in page.races)
-            if is_full and ids and ids == before:
-                raise AnswerUnreadable("the vendor sends the same page of races again and again")
+            if is_full and ids and ids <= shown:
+                raise AnswerUnreadable("the vendor sends the same races again and again")
             yield page
             if not is_full:
                 return
-            number, before = number + 1, ids
+            if number == _MOST_LIST_PAGES:
+                raise AnswerUnreadable(f"the vendor's race list does not end after {number:,} pages")
+            shown |= ids
+            number += 1
 
     async def race(self, race_id: int) -> RacePage:
         """Return a race with its events of all years; the list of races shows the present ones alone."""

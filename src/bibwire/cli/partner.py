@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 Kind = Literal["key", "v2", "bearer"]
 MOST_CALLS = 1_000_000
+# Bytes: of a file that never ends no more is read.
+LONGEST_SECRET = 65_536
+# Races of a page of the list, of which a new key's check reads one.
+LIST_PAGE = 1_000
 # Races named where a key does not see some.
 SHOWN_UNSEEN = 5
 
@@ -76,11 +80,12 @@ def add(
     async def do(runtime: Runtime) -> BackfillReport | None:
         await refuse_same_variable(runtime, name)
         await runtime.partners.check_new(name, credential)
-        races, calls = (None, 0) if no_check else await _check(runtime, credential)
+        limit = calls_per_hour or settings.calls_per_hour
+        races, calls = (None, 0) if no_check else await _check(runtime, credential, limit)
         partner = await runtime.partners.add(
             name,
             credential,
-            calls_per_hour=calls_per_hour or settings.calls_per_hour,
+            calls_per_hour=limit,
             verified=races is not None,
             calls_made=calls,
         )
@@ -163,7 +168,8 @@ def rotate(
     async def do(runtime: Runtime) -> None:
         partner = await runtime.partners.get(name)
         await runtime.partners.check_key(credential, of=partner)
-        races, calls = (None, 0) if no_check else await _check(runtime, credential)
+        limit = calls_per_hour or partner.calls_per_hour
+        races, calls = (None, 0) if no_check else await _check(runtime, credential, limit, every_race=True)
         if races is not None and not yes:
             unseen = await runtime.reports.races_not_among(partner.partner_id, races)
             if unseen:
@@ -341,7 +347,8 @@ def _read_secret(what: str, from_stdin: bool, path: Path | None) -> Secret:
         raise SettingsError("--secret-stdin and --secret-file are both given: keep one of them.")
     if path is not None:
         try:
-            text = path.read_text("utf-8")
+            with path.open("rb") as file:
+                text = file.read(LONGEST_SECRET).decode("utf-8")
         except OSError as error:
             raise SettingsError(f"The secret file {path} cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
@@ -363,13 +370,17 @@ def _read_secret(what: str, from_stdin: bool, path: Path | None) -> Secret:
     return Secret(text)
 
 
-async def _check(runtime: Runtime, credential: Credential) -> tuple[list[int], int]:
+async def _check(
+    runtime: Runtime, credential: Credential, limit: int, *, every_race: bool = False
+) -> tuple[list[int], int]:
     """Ask the vendor which races the key sees; return them, and how many calls that took."""
     calls: list[CallMade] = []
     if sys.stderr.isatty():
         typer.echo("Asking RunSignup about the key ...", err=True)
     try:
-        races = await runtime.check_credential(credential, calls.append)
+        races = await runtime.check_credential(
+            credential, calls.append, every_race=every_race, calls_per_hour=limit
+        )
     except RetryLater as error:
         raise type(error)(
             f"The key could not be checked, nothing was stored: {str(error).rstrip('.')}. "
@@ -397,6 +408,9 @@ async def refuse_same_variable(runtime: Runtime, name: str) -> None:
 
 
 def _tell(done: str, partner: Partner, races: list[int] | None) -> None:
-    seen = "unchecked" if races is None else f"it sees {counted(len(races), 'race')}"
+    seen = "unchecked"
+    if races is not None:
+        more = " or more" if len(races) >= LIST_PAGE else ""
+        seen = f"it sees {counted(len(races), 'race')}{more}"
     calls = counted(partner.calls_per_hour, "call")
     typer.echo(f"{done}: key ...{partner.fingerprint} ({seen}), {calls} an hour.")

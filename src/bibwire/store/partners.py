@@ -133,10 +133,23 @@ class Partners:
         Check that no partner, but for `of`, has this key.
 
         Raises:
-            SettingsError: One has; it is named.
+            SettingsError: One has; it is named. Or there is no key to store it with.
         """
+        self.check_key_at_hand()
         async with self._database.transaction() as connection:
             await self._refuse_key_of_another(connection, credential, 0 if of is None else of.partner_id)
+
+    async def calls_of_key(self, credential: Credential) -> int:
+        """Return the calls of the last hour under a key that no partner has, as far as they are known."""
+        values = {"key_digest": self._vault.digest(credential.key)}
+        [[calls]] = await self._database.fetch(_SQL["calls_of_key"], **values)
+        return int(calls)
+
+    async def keep_calls(self, credential: Credential, calls: int) -> None:
+        """Keep calls made under a key that is not stored, for when it is."""
+        if calls:
+            values = {"key_digest": self._vault.digest(credential.key), "calls": calls}
+            await self._database.fetch(_SQL["keep_calls"], **values)
 
     async def list(self) -> list[Partner]:
         """Return every partner, by name."""

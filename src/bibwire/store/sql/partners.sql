@@ -114,6 +114,22 @@ SET calls = greatest(r.calls, excluded.calls),
     reconcile = greatest(r.reconcile, excluded.reconcile),
     backfill = greatest(r.backfill, excluded.backfill);
 
+-- name: calls_of_key
+SELECT coalesce(sum(r.calls), 0)::bigint
+FROM bibwire.retired_calls AS r
+WHERE r.key_digest = %(key_digest)s
+  AND r.minute > date_trunc('minute', clock_timestamp()) - interval '61 minutes';
+
+-- name: keep_calls
+-- Count calls made under a key that is not stored; a person waited for them.
+INSERT INTO bibwire.retired_calls AS r (key_digest, minute, calls, live, race_day, reconcile, backfill)
+VALUES (
+    %(key_digest)s, date_trunc('minute', clock_timestamp()), %(calls)s::integer, %(calls)s::integer, 0, 0, 0
+)
+ON CONFLICT (key_digest, minute) DO UPDATE
+SET calls = r.calls + excluded.calls,
+    live = r.live + excluded.live;
+
 -- name: restore_calls
 -- Count the calls made under a key before it came to this partner. Those that the partner's row
 -- has already, because it had the key before, are not counted twice.
