@@ -156,3 +156,23 @@ def test_reconcile_compares_races_and_events_too(
     truth.assert_mirror_equals_world(house.rows, world, account)
     world.advance(60)
     assert reconcile(house).notes == []
+
+
+def test_reconcile_compares_teams_too(
+    house: House, world: rsusim.World, account: rsusim.Account, event: int
+) -> None:
+    team = world.add_team(event, "Harriers")
+    world.join_team(world.active(event)[0], team)
+    house.sync()
+    stored = "SELECT team_id, name, missing_since FROM bibwire.teams"
+    right = {"team_id": team, "name": "Harriers", "missing_since": None}
+    for change in (
+        "UPDATE bibwire.teams SET name = 'x' RETURNING 1",
+        "DELETE FROM bibwire.teams RETURNING 1",
+    ):
+        reconcile(house)
+        assert house.rows(stored) == [right]
+        house.rows(change)
+    report = reconcile(house)
+    assert house.rows(stored) == [right]
+    assert report.teams[0]["new"] == 1

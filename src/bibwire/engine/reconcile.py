@@ -298,7 +298,7 @@ class Reconciliation:
         pauses = Pauses(self._clock, tell)
         for partner in partners:
             try:
-                if not request.counts_only:
+                if not request.counts_only and await self._may_know(partner, request.race_id):
                     await self._read_list(report, pauses, partner)
                     tell()
                 scopes = await catalog.live_scopes(
@@ -317,6 +317,13 @@ class Reconciliation:
                 if isinstance(error, KeyRefused):
                     await self._partners.mark_failing(partner, str(error))
                 report.errors.append(SyncError(partner.name, None, str(error)))
+            except BibwireError:
+                raise
+            except Exception as caught:  # a fault of ours with one partner must not stop the others
+                log.exception("partner not reconciled", action="reconcile", partner=partner.name)
+                what = type(caught).__name__
+                told = f"An unexpected {what} stopped it; see the log."
+                report.errors.append(SyncError(partner.name, None, told))
             progress.partners_done += 1
         if request.race_id is not None and not report.races:
             raise SettingsError(
@@ -326,12 +333,19 @@ class Reconciliation:
         report.calls, report.seconds = counter.made, self._clock.monotonic() - started
         return report
 
+    async def _may_know(self, partner: Partner, race_id: int | None) -> bool:
+        """Say whether a partner has the race asked for, if one is."""
+        if race_id is None:
+            return True
+        [[known]] = await catalog.run(self._db, "race_known", partner.partner_id, race_id=race_id)
+        return bool(known)
+
     async def _read_list(self, report: ReconcileReport, pauses: Pauses, partner: Partner) -> None:
         """
         Compare races and events with the race list, which is one call for all of them.
 
         Raises:
-            PartnerStopped, DatabaseUnavailable: It concerns more than the list.
+            PartnerStopped, DatabaseUnavailable, SettingsError: It concerns more than the list.
         """
         began_at = self._clock.now()
         while True:
@@ -341,7 +355,7 @@ class Reconciliation:
                 break
             except (BudgetSpent, Blocked) as wait:
                 await pauses.wait(partner.name, wait)
-            except (PartnerStopped, DatabaseUnavailable):
+            except (PartnerStopped, DatabaseUnavailable, SettingsError):
                 raise
             except BibwireError as error:  # people are compared all the same
                 report.notes.append(f"{partner.name}: races and events are not compared: {error}")
@@ -395,7 +409,7 @@ class Reconciliation:
             if done.teams is not None:
                 report.teams.append(race | asdict(done.teams))
             error = done.swept.text
-        except (PartnerStopped, DatabaseUnavailable) as caught:
+        except (PartnerStopped, DatabaseUnavailable, SettingsError) as caught:
             error = str(caught)
             raise
         except BibwireError as caught:
