@@ -238,6 +238,7 @@ class Runtime:
         *,
         every_race: bool = False,
         calls_per_hour: int | None = None,
+        keep_calls: bool = True,
     ) -> list[int]:
         """
         Try a credential on a method that needs rights; return the races it sees.
@@ -250,6 +251,7 @@ class Runtime:
             on_call: Told of each attempt.
             every_race: Read the race list to its end, instead of its first page.
             calls_per_hour: Calls the credential may make; as the settings say by default.
+            keep_calls: Keep the calls of a key that is refused; a dry run writes nothing.
 
         Raises:
             KeyRefused: The vendor does not accept it.
@@ -267,7 +269,8 @@ class Runtime:
         try:
             return await self._try_credential(credential, permits, on_call, every_race=every_race)
         except BaseException:
-            await self.partners.keep_calls(credential, permits.made)
+            if keep_calls:
+                await self.partners.keep_calls(credential, permits.made)
             raise
 
     async def _try_credential(

@@ -148,7 +148,8 @@ async def _check(runtime: Runtime, name: str, credential: Credential) -> tuple[l
     calls: list[CallMade] = []
     if sys.stderr.isatty():
         typer.echo(f"Asking RunSignup about the key of {plain(name)} ...", err=True)
-    races = await runtime.check_credential(credential, calls.append)
+    # A second run, and a dry one, change nothing.
+    races = await runtime.check_credential(credential, calls.append, keep_calls=False)
     return races, len(calls)
 
 
