@@ -17,6 +17,7 @@ import structlog
 
 from bibwire import logs
 from bibwire.api.client import CallMade, VendorClient
+from bibwire.api.reach import Reach
 from bibwire.clock import Clock, SystemClock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.daily import next_of_day
@@ -29,6 +30,7 @@ from bibwire.engine.backfill_reports import BackfillProgress, BackfillReport, Ba
 from bibwire.engine.clients import Clients, not_here
 from bibwire.engine.discovery import LIST_FROM
 from bibwire.engine.nightly import Nightly
+from bibwire.engine.outages import Outages
 from bibwire.engine.planner import DISCOVER, SWEEP, VERIFY, Planner
 from bibwire.engine.reconcile import ReconcileReport, ReconcileRequest, Reconciliation
 from bibwire.engine.reports import Watch
@@ -70,6 +72,8 @@ class Runtime:
     engine: SyncEngine
     # Rows asked for at once.
     page_size: int
+    # What is known of the way to the vendor.
+    reach: Reach
     # For simulations: the time the budget is counted by, instead of the database's.
     budget_time: Callable[[], datetime] | None = None
     # Told of a partner whose call has to wait, before it does; what it raises ends the wait.
@@ -79,6 +83,7 @@ class Runtime:
     async def open_worker(self) -> AsyncIterator[Worker]:
         """Build a worker; it is closed with the last of its calls."""
         clients = Clients(self.open_client, self.clock)
+        outages = Outages(self.clock)
         caller = caller_name(self.settings)
         try:
             yield Worker(
@@ -97,8 +102,10 @@ class Runtime:
                     clients=clients,
                     clock=self.clock,
                     sweeper=self.sweeper,
+                    outages=outages,
+                    wake=self.wake_planner,
                 ),
-                upkeep=self._upkeep(clients),
+                upkeep=self._upkeep(clients, outages),
                 nightly=Nightly(
                     db=self.db,
                     partners=self.partners,
@@ -130,7 +137,7 @@ class Runtime:
         """Read a partner's race list now; an error is told, not raised."""
         clients = Clients(self.open_client, self.clock)
         try:
-            return await self._upkeep(clients).read_list(partner)
+            return await self._upkeep(clients, Outages(self.clock)).read_list(partner)
         finally:
             await clients.close()
 
@@ -212,13 +219,14 @@ class Runtime:
         at, zone = self.settings.verify_at, self.settings.timezone
         return None if at is None else lambda now: next_of_day([at], zone, now=now)
 
-    def _upkeep(self, clients: Clients) -> Upkeep:
+    def _upkeep(self, clients: Clients, outages: Outages) -> Upkeep:
         return Upkeep(
             db=self.db,
             partners=self.partners,
             clients=clients,
             clock=self.clock,
             times=DiscoveryTimes(self.settings.discovery_times, self.settings.timezone),
+            outages=outages,
         )
 
     async def check_credential(
@@ -274,6 +282,7 @@ class Runtime:
             on_call=on_call,
             may_call=may_call,
             aside=gate.aside,
+            reach=self.reach,
         )
 
     @asynccontextmanager
@@ -436,6 +445,7 @@ async def open_runtime(
             sweeper=sweeper,
             engine=engine,
             page_size=page_size,
+            reach=Reach(clock),
             budget_time=budget_time,
         )
         yield runtime

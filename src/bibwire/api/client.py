@@ -19,6 +19,7 @@ from typing import Final, Protocol, Self, TypeVar
 
 import stamina
 
+from bibwire.api import haste
 from bibwire.api import teams as team_rows
 from bibwire.api.answers import check_answer, parse_http_date, retry_after_seconds
 from bibwire.api.endpoints import (
@@ -33,11 +34,12 @@ from bibwire.api.endpoints import (
 from bibwire.api.paging import Fullness, page_of
 from bibwire.api.participants import decode_participant
 from bibwire.api.races import count_races, decode_counts, decode_race, decode_race_list
+from bibwire.api.reach import Reach
 from bibwire.api.retry import Backoff
 from bibwire.api.rows import Cut, cut
 from bibwire.api.transport import Answer, Transport, check_base_url
 from bibwire.clock import Clock
-from bibwire.domain.errors import AnswerUnreadable, BadRecord, BibwireError, Throttled
+from bibwire.domain.errors import AnswerUnreadable, BadRecord, BibwireError, Throttled, VendorUnreachable
 from bibwire.domain.records import Dated, Page, RacePage, RawRow, TeamPage, UnreadableRow
 from bibwire.domain.secrets import CallerRegistration, Credential
 
@@ -60,6 +62,8 @@ class Permits(Protocol):
         """
         Wait until one more call may be made; yield the seconds waited because of throttling.
 
+        A VendorUnreachable raised inside means that nothing was sent: the call counts as not made.
+
         Raises:
             Blocked: Throttling makes it wait longer than `patience_seconds`.
         """
@@ -78,7 +82,8 @@ class CallMade:
 
     `status` is None without an answer; `error` names what was wrong, None if nothing was.
     `bytes_received` are those on the wire; `seconds` are in flight, without waiting for a
-    permit. `attempt` counts from 1.
+    permit. `attempt` counts from 1. `sent` is false where no connection was made: the vendor knows
+    nothing of it, and `error` says why in words for people.
     """
 
     endpoint: str
@@ -87,6 +92,7 @@ class CallMade:
     bytes_received: int
     seconds: float
     attempt: int
+    sent: bool = True
 
 
 class VendorClient:
@@ -101,6 +107,7 @@ class VendorClient:
         on_call: Called after each attempt. Must not raise.
         may_call: Called before each attempt; what it raises ends the call.
         aside: Entered while a call that failed waits for its next attempt.
+        reach: What is known of the way to the vendor, shared by the clients of a process.
     """
 
     def __init__(
@@ -117,7 +124,9 @@ class VendorClient:
         may_call: Callable[[], None] | None = None,
         aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
         max_attempts: int = 8,
+        reach: Reach | None = None,
     ) -> None:
+        self._reach = reach or Reach(clock)
         self._transport = Transport(
             base_url=base_url,
             credential=credential,
@@ -391,7 +400,13 @@ class VendorClient:
         """Make the call until it is answered, refused, or given up."""
         query = [*endpoint.fixed.items(), *parameters]
         path = endpoint.path_for(race_id)
-        backoff = Backoff(clock=self._clock, retry_seconds=self._retry_seconds, aside=self._aside)
+        hurried = haste.present()
+        backoff = Backoff(
+            clock=self._clock,
+            retry_seconds=min(self._retry_seconds, hurried.retry_seconds if hurried else math.inf),
+            reach=self._reach,
+            aside=self._aside,
+        )
         async for attempt in stamina.retry_context(on=backoff, attempts=self._max_attempts, timeout=None):
             with attempt:
                 await backoff.pause()
@@ -410,19 +425,27 @@ class VendorClient:
         if self._may_call is not None:
             self._may_call()
         patience = backoff.patience_seconds(number)
-        async with self._permits.permit(endpoint.name, patience_seconds=patience) as waited:
-            if number > 1:
-                backoff.spend(waited)
-            sent_at, started = self._clock.now(), self._clock.monotonic()
-            outcome: Answer | BibwireError | None = None
-            try:
-                outcome = await self._transport.get(path, query)
-            finally:
-                seconds = self._clock.monotonic() - started
-                # A machine that was asleep meanwhile may have stopped the one, a clock set back the other.
-                in_flight = max(seconds, (self._clock.now() - sent_at).total_seconds())
-                if outcome is None:  # cancelled: the vendor may have counted it all the same
-                    self._report(CallMade(endpoint.name, None, "Cancelled", 0, seconds, number))
+        outcome: Answer | BibwireError | None = None
+        try:
+            async with self._permits.permit(endpoint.name, patience_seconds=patience) as waited:
+                if number > 1:
+                    backoff.spend(waited)
+                self._reach.check()
+                sent_at, started = self._clock.now(), self._clock.monotonic()
+                try:
+                    outcome = await self._get(path, query)
+                finally:
+                    seconds = self._clock.monotonic() - started
+                    # A machine asleep meanwhile may have stopped the one, a clock set back the other.
+                    in_flight = max(seconds, (self._clock.now() - sent_at).total_seconds())
+                    if outcome is None:  # cancelled: the vendor may have counted it all the same
+                        self._reach.gave_up()
+                        self._report(CallMade(endpoint.name, None, "Cancelled", 0, seconds, number))
+                if isinstance(outcome, VendorUnreachable):
+                    raise outcome
+        except VendorUnreachable:
+            if outcome is None:
+                raise  # known without an attempt
         backoff.spend(seconds)
         backoff.retry_after_seconds = None
 
@@ -435,7 +458,10 @@ class VendorClient:
             backoff.retry_after_seconds = retry_after_seconds(outcome.headers, now=self._clock.now())
             result = self._read(outcome, sent_at, in_flight, read)
         said = f"{type(result).__name__}: {result}" if isinstance(result, BibwireError) else None
-        self._report(CallMade(endpoint.name, status, said, received, seconds, number))
+        sent = not isinstance(result, VendorUnreachable)
+        self._report(
+            CallMade(endpoint.name, status, said if sent else str(result), received, seconds, number, sent)
+        )
         await self._permits.record(
             endpoint.name, failed=said is not None, bytes_received=received, seconds=seconds
         )
@@ -444,6 +470,26 @@ class VendorClient:
         if isinstance(result, BibwireError):
             raise result
         return result[0]
+
+    async def _get(self, path: str, query: _Parameters) -> Answer | BibwireError:
+        """Send the request, and note what its end tells of the way to the vendor."""
+        hurried, began_at = haste.present(), self._clock.monotonic()
+        if hurried is None:
+            outcome = await self._transport.get(path, query)
+        else:
+            loop = asyncio.get_running_loop()
+            silent = loop.call_later(hurried.silent_seconds, hurried.on_silent)
+            try:
+                outcome = await self._transport.get(path, query, timeout_seconds=hurried.timeout_seconds)
+            finally:
+                silent.cancel()
+        if isinstance(outcome, VendorUnreachable):
+            self._reach.failed(outcome, began_at=began_at)
+        elif isinstance(outcome, Answer):
+            self._reach.reached()
+        else:
+            self._reach.gave_up()
+        return outcome
 
     def _read(
         self,

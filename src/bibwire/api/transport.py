@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from bibwire.domain.errors import (
     InvariantBroken,
     SettingsError,
     VendorUnavailable,
+    VendorUnreachable,
 )
 from bibwire.domain.secrets import CallerRegistration, Credential, Redactor, Secret
 
@@ -35,6 +38,8 @@ _LONGEST_BODY_BYTES: Final = 128 * 1024 * 1024
 # Each time-out bounds one silence; an answer that drips for ever is bounded by this many of them.
 _TIMEOUTS_A_CALL: Final = 4
 _HEADERS_USED: Final = ("date", "retry-after")
+# A connection is made in a second or not at all; whoever waits is to hear of it within ten.
+_CONNECT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ class Transport:
         self._credential = credential
         self._caller = caller
         self._timeout_seconds = timeout_seconds
+        self._connect_seconds = min(timeout_seconds, _CONNECT_SECONDS)
         self._redactor = Redactor((*credential.secrets, *(caller.secrets if caller else ())))
         for secret in _in_headers(credential, caller):
             if not (secret.reveal().isascii() and secret.reveal().isprintable()):
@@ -113,7 +119,7 @@ class Transport:
             verify=_tls(),
             headers={"User-Agent": f"bibwire/{_version()}", "Accept": "application/json"},
             timeout=httpx2.Timeout(
-                connect=timeout_seconds,
+                connect=self._connect_seconds,
                 read=timeout_seconds,
                 write=timeout_seconds,
                 pool=timeout_seconds,
@@ -128,18 +134,28 @@ class Transport:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def get(self, path: str, parameters: Sequence[tuple[str, str]]) -> Answer | BibwireError:
-        """Return the answer, or the error that explains why there is none."""
+    async def get(
+        self, path: str, parameters: Sequence[tuple[str, str]], *, timeout_seconds: float | None = None
+    ) -> Answer | BibwireError:
+        """
+        Return the answer, or the error that explains why there is none.
+
+        Args:
+            timeout_seconds: Of this call, where it is to be shorter than the others'.
+        """
+        seconds = min(self._timeout_seconds, timeout_seconds or self._timeout_seconds)
         try:
-            async with asyncio.timeout(self._timeout_seconds * _TIMEOUTS_A_CALL):
-                return await self._get(path, parameters)
+            async with asyncio.timeout(seconds * _TIMEOUTS_A_CALL):
+                return await self._get(path, parameters, seconds)
         except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-            return self._explained(error)
+            return self._explained(error, seconds)
         except Exception as error:
             # A fault of ours or of the library. Its text is unknown and may quote the request.
             return InvariantBroken(f"the HTTP client failed with {type(error).__name__}")
 
-    async def _get(self, path: str, parameters: Sequence[tuple[str, str]]) -> Answer | BibwireError:
+    async def _get(
+        self, path: str, parameters: Sequence[tuple[str, str]], seconds: float
+    ) -> Answer | BibwireError:
         query: list[tuple[str, str | int | float | bool | None]] = [*parameters]
         headers: dict[str, str] = {}
         credential, caller = self._credential, self._caller
@@ -156,8 +172,9 @@ class Transport:
             headers["X-RSU-API-REG-SECRET"] = caller.secret.reveal()
 
         body = bytearray()
+        timeout = httpx2.Timeout(seconds, connect=min(seconds, self._connect_seconds))
         async with self._client.stream(
-            "GET", self._base_url + path, params=query, headers=headers
+            "GET", self._base_url + path, params=query, headers=headers, timeout=timeout
         ) as response:
             async for chunk in response.aiter_bytes():
                 body += chunk
@@ -172,11 +189,15 @@ class Transport:
             bytes_received=response.num_bytes_downloaded,
         )
 
-    def _explained(self, error: Exception) -> BibwireError:
-        within = f"within {self._timeout_seconds:g} s"
+    def _explained(self, error: Exception, seconds: float) -> BibwireError:
+        within = f"within {seconds:g} s"
         match error:
             case httpx2.ConnectTimeout():
-                said = f"no connection to the vendor {within}"
+                reason = f"no connection within {min(seconds, self._connect_seconds):g} s"
+                return VendorUnreachable(f"{VendorUnreachable.BEGINS}: {reason}")
+            case httpx2.ConnectError():
+                reason = self._redactor.redact_text(_why_not_connected(error))
+                return VendorUnreachable(f"{VendorUnreachable.BEGINS}: {reason}")
             case httpx2.PoolTimeout():
                 said = f"no free connection to the vendor {within}"
             case httpx2.WriteTimeout():
@@ -184,11 +205,7 @@ class Transport:
             case httpx2.ReadTimeout():
                 said = f"the vendor sent nothing {within}"
             case TimeoutError():
-                longest = self._timeout_seconds * _TIMEOUTS_A_CALL
-                said = f"the vendor's answer was not complete within {longest:g} s"
-            case httpx2.ConnectError():
-                reason = self._redactor.redact_text(str(error))
-                said = f"no connection to the vendor: {reason}"
+                said = f"the vendor's answer was not complete within {seconds * _TIMEOUTS_A_CALL:g} s"
             case httpx2.DecodingError():
                 return AnswerUnreadable("the vendor's answer could not be unpacked")
             case httpx2.ProtocolError():
@@ -196,6 +213,22 @@ class Transport:
             case _:
                 said = f"the connection to the vendor failed ({type(error).__name__})"
         return VendorUnavailable(said)
+
+
+def _why_not_connected(error: BaseException) -> str:
+    """Say in words of people why no connection was made, as far as the system told."""
+    cause: BaseException | None = error
+    while cause is not None:
+        match cause:
+            case socket.gaierror():
+                return "its name cannot be looked up; is this computer on the network?"
+            case ssl.SSLCertVerificationError():
+                return f"its certificate is not accepted ({cause.verify_message})"
+            case OSError(errno=int() as number):
+                told = os.strerror(number)
+                return told[:1].lower() + told[1:]
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or "no connection"
 
 
 @cache

@@ -149,7 +149,7 @@ async def _check(runtime: Runtime, name: str, credential: Credential) -> tuple[l
     if sys.stderr.isatty():
         typer.echo(f"Asking RunSignup about the key of {plain(name)} ...", err=True)
     races = await runtime.check_credential(credential, calls.append)
-    return races, len(calls)
+    return races, sum(call.sent for call in calls)
 
 
 async def _check_name(runtime: Runtime, name: str) -> None:

@@ -178,7 +178,7 @@ def rotate(
         await runtime.wake_planner()
         _tell(f"Partner {partner.name} has a new key", partner, races)
 
-    work(do, settings)
+    work(do, settings, make=False)
 
 
 @app.command()
@@ -359,7 +359,7 @@ async def _check(runtime: Runtime, credential: Credential) -> tuple[list[int], i
         ) from error
     except BibwireError as error:
         raise type(error)(f"Nothing was stored: {error}") from error
-    return races, len(calls)
+    return races, sum(call.sent for call in calls)
 
 
 async def refuse_same_variable(runtime: Runtime, name: str) -> None:

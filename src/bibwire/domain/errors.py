@@ -3,9 +3,11 @@ Every error of Bibwire, grouped by what its catcher does.
 
     BibwireError                    the text is one sentence, safe to show: no secret, no runner's name
     ├── SettingsError               wrong use or settings: tell the user, exit 2
+    ├── FeedRewound                 the database lost changes that were read: say from where to read again
     ├── DatabaseUnavailable         PostgreSQL cannot be used: tell the operator, exit 1
     ├── RetryLater                  may pass by itself: try again within bounds, then give up the scope
     │   ├── VendorUnavailable       no answer, 5xx, 522, error 4 or 5
+    │   │   └── VendorUnreachable   no connection was made: nothing was sent, so no call was spent
     │   ├── Throttled               429 or error 14; `retry_after_seconds` where the vendor said
     │   │   └── Blocked             none may be asked for longer than a call is retried: give up the scope now
     │   └── AnswerUnreadable        not JSON, cut off, or of a shape that is not documented
@@ -43,12 +45,33 @@ class DatabaseUnavailable(BibwireError):
     """PostgreSQL cannot be reached, is too old, or refuses us."""
 
 
+class FeedRewound(BibwireError):
+    """
+    The database lost its newest changes, and gives their numbers out again.
+
+    A standby that took over, or a backup that was restored, knows less than was read. `agreed`: the
+    last number under which the feed still has what was read.
+    """
+
+    def __init__(self, message: str, *, partner: str, agreed: int) -> None:
+        super().__init__(message)
+        self.partner = partner
+        self.agreed = agreed
+
+
 class RetryLater(BibwireError):
     """May pass by itself."""
 
 
 class VendorUnavailable(RetryLater):
     """No usable answer from the vendor."""
+
+
+class VendorUnreachable(VendorUnavailable):
+    """No connection to the vendor was made, so nothing was sent. It concerns every partner."""
+
+    # What every one of them says first: reports keep the text alone.
+    BEGINS = "RunSignup cannot be reached"
 
 
 class Throttled(RetryLater):

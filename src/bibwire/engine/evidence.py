@@ -63,8 +63,11 @@ class Purse:
         self.begun += 1
 
     def note(self, call: CallMade) -> None:
-        """Note that an attempt has ended."""
-        self.made += 1
+        """Note that an attempt has ended; one that was never sent is none."""
+        if call.sent:
+            self.made += 1
+        else:
+            self.begun -= 1
         self._on_call()
 
 

@@ -29,6 +29,8 @@ from bibwire.domain.errors import (
     PartnerStopped,
     ScopeBusy,
     SettingsError,
+    VendorUnavailable,
+    VendorUnreachable,
 )
 from bibwire.domain.sweeps import FRESH, RESUME_FULL, Stream
 from bibwire.engine.calls import count_calls, note_call
@@ -67,12 +69,14 @@ class _Run:
     watch: Watch | None
     gate: Gate = field(default_factory=lambda: Gate(SCOPES_AT_ONCE))
     refused: CallerRefused | None = None
+    out_of_reach: bool = False
     # By partner, the vendor instant at which its race list was read.
     began: dict[int, datetime] = field(default_factory=dict)
 
     def on_call(self, call: CallMade) -> None:
-        self.report.calls += 1
-        self.progress.calls += 1
+        self.report.calls += call.sent
+        self.progress.calls += call.sent
+        self.progress.trouble = call.error if not call.sent else None
         note_call(call)
         self.tell()
 
@@ -151,9 +155,14 @@ class SyncEngine:
             )
         return run.report
 
-    async def lookup_live(self, partner_name: str, race_id: int, bib: int) -> SyncReport:
+    async def lookup_live(
+        self, partner_name: str, race_id: int, bib: int, *, within_seconds: float | None = None
+    ) -> SyncReport:
         """
         Ask the vendor who wears a bib (one call), store the answer, then sync the race's changes.
+
+        Args:
+            within_seconds: For all of it; what was stored until then stays. None: it takes its time.
 
         Raises:
             SettingsError: The partner or the race is unknown.
@@ -174,16 +183,20 @@ class SyncEngine:
                 "what the mirror holds of it is all there is to look up."
             )
         [scope] = scopes
-        async with (
-            self._open_client(partner, run.on_call, _aside, Urgency.LIVE) as client,
-            self._sweeper.leased(scope) as lease,
-        ):
-            sync = self._sweeper.scope_sync(client, lease, scope, on_page=run.on_page)
-            try:
-                await sync.merge_found(await client.search_bib(race_id, sorted(scope.event_ids), bib))
-            except ListingNotTrusted as error:
-                run.report.notes.append(f"The search itself was of no use: {error}.")
-            result = await sync.run(full=False)
+        try:
+            async with (
+                asyncio.timeout(within_seconds),
+                self._open_client(partner, run.on_call, _aside, Urgency.LIVE) as client,
+                self._sweeper.leased(scope) as lease,
+            ):
+                sync = self._sweeper.scope_sync(client, lease, scope, on_page=run.on_page)
+                try:
+                    await sync.merge_found(await client.search_bib(race_id, sorted(scope.event_ids), bib))
+                except ListingNotTrusted as error:
+                    run.report.notes.append(f"The search itself was of no use: {error}.")
+                result = await sync.run(full=False)
+        except TimeoutError:
+            raise VendorUnavailable(f"it took longer than {within_seconds:g} s") from None
         run.report.add(result.outcome)
         return run.report
 
@@ -214,7 +227,7 @@ class SyncEngine:
         async with self._open_client(partner, run.on_call, _aside, Urgency.DELTA) as client:
             try:
                 found = await discover(self._db, client, self._clock, partner.partner_id)
-            except (DatabaseUnavailable, PartnerStopped, Blocked):
+            except (DatabaseUnavailable, PartnerStopped, Blocked, VendorUnreachable):
                 raise
             except BibwireError as error:
                 # What is known is synced all the same.
@@ -272,7 +285,7 @@ class SyncEngine:
         listed: dict[int, datetime],
     ) -> None:
         """Sync scopes. `listed`: those of a full sync that only need their changes, if even that."""
-        stopped: list[PartnerStopped | Blocked] = []
+        stopped: list[PartnerStopped | Blocked | VendorUnreachable] = []
         verified = False
 
         async def one(scope: Scope) -> None:
@@ -288,7 +301,7 @@ class SyncEngine:
                     worked = await self._sync_scope(
                         run, client, partner, scope, full=full and listed_at is None
                     )
-                except (PartnerStopped, Blocked) as error:
+                except (PartnerStopped, Blocked, VendorUnreachable) as error:
                     stopped.append(error)
                     return
             if worked and not verified:
@@ -316,7 +329,7 @@ class SyncEngine:
         Sync one scope. Return whether the vendor answered for it; report what fails.
 
         Raises:
-            PartnerStopped, Blocked: It concerns the whole partner.
+            PartnerStopped, Blocked, VendorUnreachable: It concerns the whole partner.
         """
         counter = count_calls()
         kind = "full" if full or not scope.is_loaded else "delta"
@@ -354,7 +367,7 @@ class SyncEngine:
             log.info("race synced", **told)
         else:
             log.warning("race not synced" if error else "race not settled", error=text, **told)
-        if isinstance(error, PartnerStopped | Blocked):
+        if isinstance(error, PartnerStopped | Blocked | VendorUnreachable):
             raise error
         if text is not None:
             run.failed(partner, scope.race_id, text)
@@ -376,7 +389,10 @@ class SyncEngine:
             run.refused = error
         elif isinstance(error, PartnerStopped):
             await self._partners.mark_failing(partner, str(error))
-        log.warning("partner failed", action="sync_partner", partner=partner.name, error=str(error))
+        # Without a network it is the same for every partner: said once.
+        tell = log.info if run.out_of_reach else log.warning
+        run.out_of_reach = run.out_of_reach or isinstance(error, VendorUnreachable)
+        tell("partner failed", action="sync_partner", partner=partner.name, error=str(error))
         run.failed(partner, None, str(error))
 
 

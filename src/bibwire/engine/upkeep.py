@@ -18,6 +18,7 @@ from bibwire.domain.errors import BibwireError, CallerRefused, DatabaseUnavailab
 from bibwire.domain.pace import discovery_seconds
 from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import Discovered, discover
+from bibwire.engine.outages import Outages
 from bibwire.store import schedule
 from bibwire.store.call_stats import prune
 from bibwire.store.database import Database
@@ -58,13 +59,21 @@ class Upkeep:
     """The discovery and maintenance jobs."""
 
     def __init__(
-        self, *, db: Database, partners: Partners, clients: Clients, clock: Clock, times: DiscoveryTimes
+        self,
+        *,
+        db: Database,
+        partners: Partners,
+        clients: Clients,
+        clock: Clock,
+        times: DiscoveryTimes,
+        outages: Outages,
     ) -> None:
         self._db = db
         self._partners = partners
         self._clients = clients
         self._clock = clock
         self._times = times
+        self._outages = outages
 
     async def discover(self, args: Mapping[str, Any], stopping: asyncio.Event) -> None:
         """
@@ -88,7 +97,8 @@ class Upkeep:
         """
         error: str | None = None
         read: Discovered | None = None
-        began_at = self._clock.now()
+        began_at, started = self._clock.now(), self._clock.monotonic()
+        key = (partner.partner_id, None)
         try:
             async with self._clients.use(partner, Urgency.DELTA) as client:
                 read = await discover(
@@ -100,8 +110,10 @@ class Upkeep:
             error = str(caught)
             if isinstance(caught, PartnerStopped) and not isinstance(caught, CallerRefused):
                 await self._partners.mark_failing(partner, error)
-            log.warning("race list not read", action="discover", partner=partner.name, error=error)
+            self._outages.failed(key, caught, began_at=started, partner=partner.name)
         else:
+            if self._outages.worked(key, partner=partner.name):
+                await schedule.try_hot_again(self._db, now=self._clock.now())
             # Every 15 minutes is no news.
             (log.info if read.everything else log.debug)(
                 "race list read",

@@ -25,6 +25,7 @@ from bibwire.domain.errors import (
     PartnerStopped,
     ScopeStopped,
     SettingsError,
+    VendorUnreachable,
 )
 from bibwire.domain.verify import Check, Verdict, chosen, exit_code, sample
 from bibwire.engine.checks import (
@@ -397,6 +398,9 @@ class Verifier:
             return Verdict.ERROR, str(error)
         except ScopeStopped as error:
             return Verdict.FAIL, str(error)
+        except VendorUnreachable as error:
+            run.stopped = "nothing could be asked"
+            return Verdict.ERROR, str(error)
         except BibwireError as error:
             return Verdict.ERROR, str(error)
         except Exception as caught:  # a fault of ours in one check must not stop the others

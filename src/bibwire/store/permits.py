@@ -15,7 +15,7 @@ import hashlib
 import math
 import random
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -27,7 +27,7 @@ from psycopg.rows import TupleRow
 from bibwire.clock import Clock
 from bibwire.domain import budget as rules
 from bibwire.domain.budget import Budget, CallerStanding, Spent, Standing, Urgency
-from bibwire.domain.errors import BibwireError, Blocked
+from bibwire.domain.errors import BibwireError, Blocked, DatabaseUnavailable, VendorUnreachable
 from bibwire.store import call_stats
 from bibwire.store.call_stats import prune
 from bibwire.store.database import Connection, Database, fetch, statements
@@ -153,6 +153,8 @@ class Permits:
         """
         Wait until one more call may be made, and hold its place while it is in flight.
 
+        A VendorUnreachable raised inside means that nothing was sent: the call is not counted.
+
         Args:
             patience_seconds: How long to wait at most while the vendor wants no calls; not for room.
 
@@ -171,7 +173,11 @@ class Permits:
             ):
                 answer = await self._spend()
                 if answer.wait is None:
-                    yield 0.0 if blocked_since is None else (answer.at - blocked_since).total_seconds()
+                    try:
+                        yield 0.0 if blocked_since is None else (answer.at - blocked_since).total_seconds()
+                    except VendorUnreachable:
+                        await self._give_back(answer.at)
+                        raise
                     return
             if answer.blocked_until is not None:
                 blocked_since = blocked_since or answer.at
@@ -285,6 +291,11 @@ class Permits:
             cursor = await connection.execute(statements("permits")["minutes"], values | {"at": at})
             spent = [Spent(*row) for row in await cursor.fetchall()]
         return _Answer(at, rules.seconds_until_room(standing, spent, self._urgency, now=at))
+
+    async def _give_back(self, at: datetime) -> None:
+        """Count a call no more that was counted at `at` and never sent. It stays counted if that fails."""
+        with suppress(DatabaseUnavailable):
+            await self._db.fetch(statements("permits")["give_back"], **self._values() | {"at": at})
 
     def _with_jitter(self, seconds: float) -> float:
         jitter = self._random.uniform(0.01, min(LONGEST_JITTER_SECONDS, 0.05 + JITTER * seconds))

@@ -244,6 +244,17 @@ async def record_failure(
     )
 
 
+async def failing_hot(db: Database, partner_id: int) -> int:
+    """Return how many hot scopes of a partner fail."""
+    [[number]] = await db.fetch(_named("failing_hot"), partner_id=partner_id)
+    return int(number)
+
+
+async def try_hot_again(db: Database, *, now: datetime) -> None:
+    """Poll the hot scopes that failed, of all partners, at once."""
+    await db.fetch(_named("try_hot_again"), now=now)
+
+
 async def close(
     db: Database, partner_id: int, race_id: int, *, now: datetime, discover_by: datetime | None = None
 ) -> None:

@@ -70,6 +70,18 @@ SET calls = m.calls + excluded.calls,
     backfill = m.backfill + excluded.backfill
 RETURNING calls;
 
+-- name: give_back
+-- A call that `spend` counted at that moment was never sent.
+UPDATE bibwire.call_minutes AS m
+SET calls = m.calls - 1,
+    live = m.live - (%(urgency)s::text = 'live')::integer,
+    race_day = m.race_day - (%(urgency)s::text = 'race_day')::integer,
+    reconcile = m.reconcile - (%(urgency)s::text = 'reconcile')::integer,
+    backfill = m.backfill - (%(urgency)s::text = 'backfill')::integer
+WHERE m.credential_id = %(credential_id)s
+  AND m.minute = date_trunc('minute', %(at)s::timestamptz)
+  AND m.calls > 0;
+
 -- name: caller_blocked
 -- Until when a caller is blocked, and why. No row back: it is not.
 SELECT blocked_until, blocked_reason

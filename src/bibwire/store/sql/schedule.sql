@@ -204,6 +204,20 @@ SELECT count(*)
 FROM bibwire.participants
 WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s AND removed_at IS NULL;
 
+-- name: failing_hot
+-- How many hot scopes of a partner fail.
+SELECT count(*)
+FROM bibwire.scopes AS s
+WHERE s.partner_id = %(partner_id)s AND s.tier = 'hot' AND s.failures > 0;
+
+-- name: try_hot_again
+-- What kept polls from the vendor is over: hot scopes that failed, of all partners, are due now.
+UPDATE bibwire.scopes AS s
+SET next_due_at = %(now)s
+WHERE s.tier = 'hot'
+  AND s.failures > 0
+  AND s.next_due_at > %(now)s;
+
 -- name: record_failure
 UPDATE bibwire.scopes
 SET failures = failures + %(counts)s::boolean::int,
