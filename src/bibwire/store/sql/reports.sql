@@ -265,6 +265,32 @@ LEFT JOIN bibwire.feed_heads AS h USING (partner_id)
 WHERE %(partner_id)s::bigint IS NULL OR p.partner_id = %(partner_id)s
 ORDER BY p.name;
 
+-- name: change_marks
+-- What tells these changes of a partner's feed from others under the same numbers, in order.
+SELECT c.seq, c.kind, c.race_id, c.registration_id, c.seen_at
+FROM bibwire.changes AS c
+WHERE c.partner_id = %(partner_id)s
+  AND c.seq = ANY (%(seqs)s::bigint[])
+ORDER BY c.seq;
+
+-- name: stale_races
+-- Races that are late or whose polls fail, so far as they are watched: of all races the hot ones.
+SELECT p.name, f.race_id, r.name, f.failing_since, f.last_error, f.participants_as_of
+FROM bibwire.freshness AS f
+JOIN bibwire.partners AS p USING (partner_id)
+JOIN bibwire.races AS r USING (partner_id, race_id)
+WHERE r.removed_at IS NULL
+  AND p.paused_at IS NULL
+  AND f.target_seconds IS NOT NULL
+  AND (%(partner_id)s::bigint IS NULL OR f.partner_id = %(partner_id)s)
+  AND (f.race_id = %(race_id)s::bigint OR (%(race_id)s::bigint IS NULL AND f.target_seconds = %(hot_seconds)s))
+  AND (
+      f.failing_since IS NOT NULL
+      OR f.participants_as_of IS NULL
+      OR extract(epoch FROM now() - f.participants_as_of) > f.target_seconds * 1.1 + %(poll_seconds)s
+  )
+ORDER BY p.name, f.race_id;
+
 -- name: changes_between
 -- One partner's changes with since < seq <= through, in order, with names for people.
 SELECT
