@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bibwire.cli.options import JsonOption
-from bibwire.domain.errors import SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bibwire.cli.standing import Standing
-    from bibwire.runtime import Runtime
     from bibwire.store.reports import PartnerState, RaceState, Status
 
 # The owner's tiers, by the seconds a mirror may be old; most urgent first.
@@ -26,7 +24,6 @@ URGENCIES = {
 }
 MOST_RACES = 20
 MOST_FAILURES = 5
-WATCH_SECONDS = 2.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +33,8 @@ def add_to(app: typer.Typer) -> None:
 def status(
     json: JsonOption = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again every 2 seconds, until Ctrl-C.")
+        bool,
+        typer.Option("--watch", help="Show what fails and the most urgent races, until q or Ctrl-C."),
     ] = False,
 ) -> None:
     """Show how fresh the mirror is, what fails, and what is left of the budget."""
@@ -45,8 +43,10 @@ def status(
     from bibwire.cli.terminal import console, print_json
 
     if watch:
+        from bibwire.cli.watch import watch as show_again
+
         try:
-            work(_watch, make=False)
+            work(show_again, make=False)
         except KeyboardInterrupt as stop:
             raise type(stop)("stopped.") from None
         return
@@ -79,41 +79,6 @@ def _fields(found: Standing) -> dict[str, object]:
         "backfills": [as_fields(each) for each in state.backfills],
         "last_24_hours": [as_fields(day) for day in state.last_day],
     }
-
-
-async def _watch(runtime: Runtime) -> None:
-    """Show the status again and again on the whole terminal."""
-    from io import StringIO
-
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    from bibwire.cli.standing import standing
-    from bibwire.cli.terminal import console
-
-    out = console()
-    if not out.is_terminal:
-        raise SettingsError("--watch needs a terminal; programs read 'bibwire status --json'.")
-    with Live(console=out, screen=True, auto_refresh=False) as live:
-        while True:
-            found = await standing(runtime)
-            # On a sheet of its own: what is printed to the screen's console is put above the screen.
-            sheet = Console(
-                file=StringIO(),
-                width=out.width,
-                force_terminal=True,
-                color_system="standard",
-                highlight=False,
-                markup=False,
-                emoji=False,
-            )
-            _show(sheet, found)
-            lines = sheet.file.getvalue().splitlines()  # type: ignore[attr-defined]
-            if len(lines) > out.height:
-                lines = [*lines[: out.height - 1], "... more than the window holds: bibwire status"]
-            live.update(Text.from_ansi("\n".join(lines)), refresh=True)
-            await runtime.clock.sleep(WATCH_SECONDS)
 
 
 def freshness(races: list[RaceState]) -> list[dict[str, object]]:
