@@ -20,6 +20,7 @@ This waits for processes of the system and not for the world's time, so it takes
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -60,6 +61,9 @@ LAUNCHES = 3
 POLL_SECONDS = 0.02
 # PostgreSQL's own default; a shutdown writes all that is not yet on disk.
 STOP_SECONDS = 60
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# As the server words it, whose messages are in English.
+FULL_TEXT = os.strerror(errno.ENOSPC)
 # A larger log is removed at the next start.
 LOG_BYTES = 10_000_000
 
@@ -102,6 +106,8 @@ def start(home: Path, *, database: str = "bibwire", wait_seconds: float = 60) ->
             server = EmbeddedServer(base, database, programs)
             server._bring_up(deadline)
     except OSError as error:
+        if error.errno in FULL:
+            raise _disk_full(base) from error
         raise SettingsError(
             f"The embedded PostgreSQL cannot use {error.filename or base} ({error.strerror}): mend "
             "that, or set BIBWIRE_HOME to another folder."
@@ -112,6 +118,27 @@ def start(home: Path, *, database: str = "bibwire", wait_seconds: float = 60) ->
             f"{base / 'data' / 'log'}."
         ) from error
     return server
+
+
+def stop_abandoned(home: Path, *, wait_seconds: float = 5) -> None:
+    """
+    Stop the server under `home` if nobody holds it any more, as after its last user was killed.
+
+    Args:
+        wait_seconds: How long to wait for locks of the dead, which the system drops.
+    """
+    base = home.expanduser().resolve() / "postgres"
+    if not (base / "data").exists():
+        return
+    with contextlib.closing(FileLock(base / "starting.lock")) as starting:
+        if not starting.acquire(exclusive=True, wait_seconds=wait_seconds):
+            return
+        server = EmbeddedServer(base, "bibwire", find_programs(find_account(), base))
+        try:
+            if server._users.acquire(exclusive=True, wait_seconds=wait_seconds):
+                server._stop()
+        finally:
+            server._users.close()
 
 
 class EmbeddedServer:
@@ -211,6 +238,8 @@ class EmbeddedServer:
             except psycopg.OperationalError as error:
                 reason = _first_line(error)
             processes = self._processes()
+            if FULL_TEXT in reason or (launches and not processes and FULL_TEXT in self._last_words()):
+                raise _disk_full(self._base)
             if not processes and launches == LAUNCHES:
                 raise DatabaseUnavailable(
                     f"The embedded PostgreSQL does not start ({self._last_words() or reason}): look "
@@ -374,6 +403,13 @@ class EmbeddedServer:
         if self._socket_folder != self._data:
             with contextlib.suppress(OSError):
                 self._socket_folder.rmdir()
+
+
+def _disk_full(folder: Path) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"The disk of {folder} is full, so the embedded PostgreSQL cannot work: make room there, then try "
+        "again. What is stored is safe."
+    )
 
 
 def _lines(path: Path) -> list[str]:
