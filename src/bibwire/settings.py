@@ -311,7 +311,10 @@ def default_home() -> Path:
 def find_file() -> Path | None:
     """Return the bibwire.toml in force: the working folder's, or else that of BIBWIRE_HOME."""
     home = os.environ.get(f"{PREFIX}HOME", "").strip()
-    folders = [Path.cwd(), Path(home).expanduser() if home else default_home()]
+    folders = [Path(home).expanduser() if home else default_home()]
+    working = _working_folder()
+    if working is not None:
+        folders.insert(0, working)
     for folder in folders:
         path = folder / FILE_NAME
         try:
@@ -320,6 +323,14 @@ def find_file() -> Path | None:
         except OSError:
             continue  # not ours to look into: then it is not our file either
     return None
+
+
+def _working_folder() -> Path | None:
+    """Return the folder we stand in; None: it was removed, or is closed to us."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def partner_token(name: str) -> str:
@@ -403,7 +414,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         if name in _PATHS and isinstance(value, str):
             value = path.parent / Path(value).expanduser()
         known[name] = value
-    if path.parent == Path.cwd() or "home" not in known:
+    if path.parent == _working_folder() or "home" not in known:
         return known
     raise SettingsError(f"{path} cannot set BIBWIRE_HOME: it was found there. Remove the line.")
 

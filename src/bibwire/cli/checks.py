@@ -63,9 +63,9 @@ def examine(settings: Settings, now: Callable[[], datetime]) -> list[Finding]:
     """Check everything. `now` is this machine's clock."""
     examination = Examination(settings)
     _settings(examination, now())
-    _home(examination)
-    key = _key(examination)
-    with _conninfo(examination) as conninfo:
+    usable = _home(examination)
+    key = _key(examination, usable)
+    with _conninfo(examination, usable) as conninfo:
         if conninfo is not None and _database(examination, conninfo, now):
             _credentials(examination, conninfo, key, now())
     _vendor(examination, now)
@@ -91,13 +91,21 @@ def _settings(to: Examination, now: datetime) -> None:
         )
 
 
-def _home(to: Examination) -> None:
+def _home(to: Examination) -> bool:
+    """Return whether what is in the home can be looked at."""
     home = to.settings.home
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    try:
+        existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        fix = "give the user that runs Bibwire access to it, or set BIBWIRE_HOME"
+        to.add("home", "FAIL", f"{home} cannot be used: {why}", fix)
+        return False
     if existing != home:
         to.add("home", "warn", f"{home} does not exist yet", "bibwire init")
     elif not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
-        to.add("home", "FAIL", f"{home} is no folder we can write to", "mend its rights, or set BIBWIRE_HOME")
+        fix = "give the user that runs Bibwire access to it, or set BIBWIRE_HOME"
+        to.add("home", "FAIL", f"{home} is no folder we can write to", fix)
     else:
         to.add("home", "ok", str(home))
     free = shutil.disk_usage(existing).free
@@ -108,14 +116,19 @@ def _home(to: Examination) -> None:
     to.add(
         "disk space", grade, f"{free / 1e9:.1f} GB free at {existing}", "" if grade == "ok" else "make room"
     )
+    return existing != home or os.access(home, os.R_OK | os.X_OK)
 
 
-def _key(to: Examination) -> bytes | None:
+def _key(to: Examination, usable: bool) -> bytes | None:
     from bibwire.store.vault import KEY_FILE_NAME, load_key
 
     settings = to.settings
     made = settings.home / KEY_FILE_NAME
-    if settings.secret_key is None and settings.secret_key_file is None and not made.exists():
+    named = settings.secret_key is not None or settings.secret_key_file is not None
+    if not named and not usable:
+        to.add("key", "FAIL", f"{made} cannot be read", "see home")
+        return None
+    if not named and not made.exists():
         to.add("key", "warn", f"{made} does not exist yet", "bibwire init")
         return None
     try:
@@ -131,13 +144,17 @@ def _key(to: Examination) -> bytes | None:
 
 
 @contextmanager
-def _conninfo(to: Examination) -> Iterator[str | None]:
+def _conninfo(to: Examination, usable: bool) -> Iterator[str | None]:
     """Yield how to reach the database; the embedded one is started if it has been made before."""
     settings = to.settings
     if settings.database_url is not None:
         yield settings.database_url.reveal()
         return
     folder = settings.home / "postgres" / "data"
+    if not usable:
+        to.add("embedded PostgreSQL", "FAIL", f"{folder} cannot be read", "see home")
+        yield None
+        return
     if not folder.exists():
         to.add("embedded PostgreSQL", "warn", f"not made yet at {folder}", "bibwire init")
         yield None

@@ -103,6 +103,8 @@ def make_data(base: Path, programs: Programs) -> None:
     if done.returncode != 0:
         shutil.rmtree(unfinished, ignore_errors=True)
         words = done.stderr.decode(errors="replace").strip() or "it was killed"
+        if os.strerror(errno.ENOSPC) in words:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(base))
         raise DatabaseUnavailable(
             f"The embedded PostgreSQL could not make its data folder under {base} "
             f"({words.splitlines()[-1]}): see to room and rights there, and try again."

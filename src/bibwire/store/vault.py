@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import hmac
 import os
@@ -177,6 +178,11 @@ def _make_key_file(path: Path) -> None:
         finally:
             draft.unlink()
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SettingsError(
+                f"The disk of {path.parent} is full, so no key file can be made there: make room, then try "
+                "again."
+            ) from None
         raise SettingsError(
             f"No key file can be made at {path} ({error.strerror}). Make {path.parent} writable, "
             "or set BIBWIRE_SECRET_KEY."
