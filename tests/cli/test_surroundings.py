@@ -168,7 +168,7 @@ def test_a_key_that_is_refused_says_how_to_store_another(
     ended = shell.run("sync")
 
     assert ended.code == 1
-    assert ended.told.endswith('Store a new key: bibwire partner rotate "Peak Timing" --api-key KEY.')
+    assert ended.told.endswith('Store a new key: bibwire partner rotate "Peak Timing" --api-key KEY')
 
 
 PERSIAN = "می\N{ZERO WIDTH NON-JOINER}خواهم"
