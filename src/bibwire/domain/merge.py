@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from bibwire.domain.instants import are_readings_of_one_time
 from bibwire.domain.records import Json, Registration, Removal
@@ -81,6 +81,36 @@ class Merge:
     @property
     def bib_to(self) -> int | None:
         return self.after.bib_in_force
+
+
+class BibMove(NamedTuple):
+    """
+    A listed, active registration whose record is as it was, but for its bib and its last change.
+
+    What `merge_listed` would make of it, without the rest of the record: when everybody gets a bib
+    at once, this is every row.
+    """
+
+    registration_id: int
+    event_id: int
+    bib_from: int | None
+    bib_to: int | None
+    modified_from: datetime | None
+    modified_to: datetime
+
+    @property
+    def kind(self) -> Kind:
+        return _kind_of_edit(self.bib_from, self.bib_to)
+
+    @property
+    def fields(self) -> dict[str, Json]:
+        """What moved, as in a Merge; empty: nothing did."""
+        fields: dict[str, Json] = {}
+        if self.bib_from != self.bib_to:
+            fields["bib_num"] = [self.bib_from, self.bib_to]
+        if self.modified_from != self.modified_to:
+            fields["last_modified_at"] = [_to_json(self.modified_from), _to_json(self.modified_to)]
+        return fields
 
 
 def merge_listed(

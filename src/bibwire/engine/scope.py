@@ -41,6 +41,7 @@ from bibwire.domain.sweeps import (
     plan,
 )
 from bibwire.engine.discovery import discover
+from bibwire.engine.reading import READING
 from bibwire.store import catalog, doubts, feed, leases, loader, quarantine, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Connection, Database
@@ -180,9 +181,7 @@ class ScopeSync:
         async with self._db.transaction() as connection:
             target = await self._target(connection)
             self.result.outcome.add(
-                await loader.merge_listed_page(
-                    connection, target, page, decode=wire.decode_participant, complete_for=None
-                )
+                await loader.merge_listed_page(connection, target, page, reading=READING, complete_for=None)
             )
 
     async def _take_back(self) -> None:
@@ -297,7 +296,7 @@ class ScopeSync:
                     connection,
                     target,
                     page,
-                    decode=wire.decode_participant,
+                    reading=READING,
                     complete_for=frozenset(sweep.groups[sweep.group]) if listing and not counted else None,
                 )
             else:
