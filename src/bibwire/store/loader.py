@@ -9,7 +9,8 @@ its line of the feed in the same transaction. Digests depend on key order and fo
 one leads to a comparison, never to a write by itself.
 
 Everything here runs inside the caller's transaction and knows nothing of the vendor: how a
-record is read is handed in.
+record is read is handed in. What finds a page's rows is planned anew for each page (`prepare=False`):
+a plan that was kept since the table was small would read all of it for each row.
 """
 
 from __future__ import annotations
@@ -314,7 +315,7 @@ async def _move_bibs(
         "modified_to": _array(str(int(move.modified_to.timestamp())) for move, _, _ in moves),
         "digests": _array(f'"\\\\x{digests.hex()}"' for _, _, digests in moves),
     }
-    async with _begun(connection.execute(named["move_bibs"], values)) as answer:
+    async with _begun(connection.execute(named["move_bibs"], values, prepare=False)) as answer:
         lines = [
             feed.line_of_move(target.race_id, move, seen_at=target.now)
             for move, _, _ in moves
@@ -370,7 +371,7 @@ async def merge_removed_page(
     """
     rows = {row.registration_id: row for row in page.rows}
     cursor = await connection.execute(
-        statements("loader")["standings"], {**_key(target), "registration_ids": list(rows)}
+        statements("loader")["standings"], {**_key(target), "registration_ids": list(rows)}, prepare=False
     )
     standings = {row[0]: row[1:] for row in await cursor.fetchall()}
     outcome = Outcome()
@@ -421,7 +422,7 @@ async def contested(
     if not rows:
         return {}
     cursor = await connection.execute(
-        statements("loader")["active_of"], {**_key(target), "registration_ids": list(rows)}
+        statements("loader")["active_of"], {**_key(target), "registration_ids": list(rows)}, prepare=False
     )
     found: dict[int, list[Removal]] = {}
     for registration_id, event_id, last_modified_at in await cursor.fetchall():
@@ -481,7 +482,9 @@ async def _stored(
         "through": page.through,
     }
     # In binary: as hexadecimal text the digests would cost both sides more than the rest.
-    cursor = await connection.execute(statements("loader")["stored_range"], values, binary=True)
+    cursor = await connection.execute(
+        statements("loader")["stored_range"], values, binary=True, prepare=False
+    )
     return {row[0]: _Known(*row) for row in await cursor.fetchall()}
 
 
@@ -491,7 +494,7 @@ async def _stored_of(
     if not registration_ids:
         return {}
     values = {"partner_id": target.partner_id, "registration_ids": list(registration_ids)}
-    cursor = await connection.execute(statements("loader")["stored_ids"], values, binary=True)
+    cursor = await connection.execute(statements("loader")["stored_ids"], values, binary=True, prepare=False)
     return {row[0]: _Known(*row) for row in await cursor.fetchall()}
 
 
@@ -606,6 +609,7 @@ async def _rows_before(
         statements("loader")["rows_before"],
         # In one order whoever asks: two that lock some of the same rows never wait for each other.
         {**_key(target), "registration_ids": sorted(registration_ids)},
+        prepare=False,
     )
     width = len(VENDOR_COLUMNS) + 1
     return {row[0]: Stored(Registration(*row[:width]), *row[width:]) for row in await cursor.fetchall()}
