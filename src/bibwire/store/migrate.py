@@ -18,7 +18,7 @@ from bibwire.domain.errors import DatabaseUnavailable
 from bibwire.store import connections, jobs_schema
 from bibwire.store.pooler import check_sessions
 
-HEAD = "0027"
+HEAD = "0028"
 # "bibw" in ASCII; keeps two processes from migrating at the same time.
 MIGRATION_LOCK = 0x62696277
 MINIMUM_SERVER_VERSION = 140000
