@@ -1,9 +1,9 @@
 """
 Page bodies to load: the simulated vendor's own wire bytes, fetched once over HTTP and kept in files.
 
-One race with several events. Three things happen in turn, and each leaves a listing: people
-register; one in a hundred is edited (listed in full); one in a hundred is edited and then the
-largest event gets its bibs at once (both listed as changes only).
+One race with several events. Four things happen in turn, and each leaves a listing: people
+register; one in a hundred is edited (listed in full); one in a hundred is edited, then the largest
+event gets its bibs at once, then others (all three listed as changes only).
 Runs in a process of its own, because a simulated world is large.
 """
 
@@ -71,8 +71,8 @@ def bodies(folder: Path, listing: Listing) -> list[Body]:
     ]
 
 
-def make(folder: Path, people: int) -> None:
-    """Make the world, let it live a little, and leave its pages in a folder."""
+def make(folder: Path, people: int, *, edits: bool = True) -> None:
+    """Make the world, let it live a little, and leave its pages; without `edits` bibs alone move."""
     world = rsusim.World(seed=7, now=NOW)
     account = world.add_partner("Bench Timing")
     race = world.add_race([account], "Figures Marathon, Half & 5K", "America/Chicago")
@@ -90,22 +90,29 @@ def make(folder: Path, people: int) -> None:
         [races] = fetch.pages("races", RACES, None, {"results_per_page": "1000"})
         listings["first"] = fetch.listing("first", race, events)
 
-        world.advance(3600)
-        _edit(world, random.sample(ids, people // 100), random)
-        world.advance(60)
-        listings["edited"] = fetch.listing("edited", race, events)
+        if edits:
+            world.advance(3600)
+            _edit(world, random.sample(ids, people // 100), random)
+            world.advance(60)
+            listings["edited"] = fetch.listing("edited", race, events)
 
-        world.advance(3600)
-        since = world.now
-        _edit(world, random.sample(ids, people // 100), random)
-        world.advance(60)
-        listings["delta"] = fetch.listing("delta", race, events, since)
+            world.advance(3600)
+            since = world.now
+            _edit(world, random.sample(ids, people // 100), random)
+            world.advance(60)
+            listings["delta"] = fetch.listing("delta", race, events, since)
 
         world.advance(3600)
         since = world.now
         world.bulk_assign(events[0], 1)
         world.advance(60)
         listings["bibs"] = fetch.listing("bibs", race, events, since)
+
+        world.advance(3600)
+        since = world.now
+        world.bulk_assign(events[0], 50_001)
+        world.advance(60)
+        listings["bibs again"] = fetch.listing("bibs-again", race, events, since)
     found = Pages(race, events, races, len(ids), listings)
     (folder / "pages.json").write_bytes(msgspec.json.encode(found))
 
@@ -191,8 +198,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--people", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--bibs-alone", action="store_true")
     args = parser.parse_args()
-    make(args.folder, args.people)
+    make(args.folder, args.people, edits=not args.bibs_alone)
 
 
 if __name__ == "__main__":

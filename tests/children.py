@@ -20,6 +20,7 @@ from bibwire import logs
 from bibwire.clock import SystemClock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.errors import Blocked
+from bibwire.domain.secrets import NOBODY, Secret
 from bibwire.engine.backfill_reports import BackfillRequest
 from bibwire.engine.reports import SyncRequest
 from bibwire.runtime import open_runtime
@@ -29,6 +30,7 @@ from bibwire.store.database import open_database
 from bibwire.store.permits import Permits, in_flight
 from bibwire.store.session import open_session
 
+CALLER = Secret("1.caller")
 ROOT = Path(__file__).parent.parent
 
 
@@ -89,7 +91,7 @@ async def spend(conninfo: str, credential_id: str, calls: str, urgency: str = "l
             session,
             _ImpatientClock(),
             credential_id=int(credential_id),
-            caller="",
+            caller=NOBODY,
             calls_in_flight=16,
             urgency=Urgency(urgency),
         )
@@ -107,7 +109,7 @@ async def wait_for_permit(conninfo: str, credential_id: str) -> None:
     """Ask for a permit, with a minute's patience; say what came of it."""
     async with open_database(conninfo) as db, open_session(conninfo) as session:
         permits = Permits(
-            db, session, SystemClock(), credential_id=int(credential_id), caller="", calls_in_flight=16
+            db, session, SystemClock(), credential_id=int(credential_id), caller=NOBODY, calls_in_flight=16
         )
         _wait_for_the_word()
         try:
@@ -125,7 +127,7 @@ async def call(conninfo: str, calls: str) -> None:
 
         async def one() -> None:
             for _ in range(int(calls)):
-                async with in_flight(session, clock, "caller", 2):
+                async with in_flight(session, clock, CALLER, 2):
                     begun = time.monotonic()
                     await asyncio.sleep(0.01)
                     print(begun, time.monotonic())
@@ -133,13 +135,13 @@ async def call(conninfo: str, calls: str) -> None:
         await asyncio.gather(one(), one(), one())
 
 
-async def hold_places(conninfo: str, silent_seconds: str = "20") -> None:
+async def hold_places(conninfo: str, call_seconds: str = "30") -> None:
     """Hold both places of the caller until killed."""
     clock = SystemClock()
     async with (
-        open_session(conninfo, silent_seconds=float(silent_seconds)) as session,
-        in_flight(session, clock, "caller", 2),
-        in_flight(session, clock, "caller", 2),
+        open_session(conninfo, call_seconds=float(call_seconds)) as session,
+        in_flight(session, clock, CALLER, 2),
+        in_flight(session, clock, CALLER, 2),
     ):
         print("held", flush=True)
         await asyncio.sleep(600)

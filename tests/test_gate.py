@@ -116,3 +116,19 @@ def test_without_a_place_there_is_none_to_leave() -> None:
             pass
 
     asyncio.run(live())
+
+
+def test_two_tasks_of_one_place_that_step_aside_come_back_to_it_once() -> None:
+    async def live() -> None:
+        gate = Gate(2)
+
+        async def child() -> None:
+            async with aside():
+                await asyncio.sleep(0)
+
+        async with gate.place(), asyncio.TaskGroup() as group:
+            group.create_task(child())
+            group.create_task(child())
+        assert await free_places(gate, 5) == 2
+
+    asyncio.run(live())

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
+import os
 import sys
 import threading
 from collections.abc import Iterable
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
@@ -98,6 +100,13 @@ class _File(logging.handlers.WatchedFileHandler):
         super().__init__(path, encoding="utf-8")
         self._fails = False
 
+    def _open(self) -> TextIOWrapper:
+        # Its group may read it, as system logs; others may not, whatever the umask.
+        return cast(
+            TextIOWrapper,
+            open(self.baseFilename, self.mode, encoding="utf-8", opener=_private),
+        )
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
@@ -110,6 +119,10 @@ class _File(logging.handlers.WatchedFileHandler):
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what could not be written was told
             super().close()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o640)
 
 
 def _file_handler(path: Path) -> logging.Handler:

@@ -23,8 +23,15 @@ from zoneinfo import ZoneInfo
 import platformdirs
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from bibwire.domain import pasted
 from bibwire.domain.errors import SettingsError
 from bibwire.domain.instants import zone_named
 from bibwire.domain.secrets import CallerRegistration, Credential, Secret
@@ -53,6 +60,16 @@ Trim = BeforeValidator(_trimmed)
 SecretText = Annotated[Secret | None, BeforeValidator(_as_secret), Trim]
 
 
+class _Environment(EnvSettingsSource):
+    """The environment as it was meant: an env file keeps quotes, a copy brings what nobody sees."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        if isinstance(value, str):
+            value = _meant(field_name, value).text or None
+        return value, key, is_complex
+
+
 class Settings(BaseSettings):
     """All settings. Make one with `load_settings`, which turns faults into sentences."""
 
@@ -74,6 +91,11 @@ class Settings(BaseSettings):
     home: Annotated[Path, Trim] = Field(default_factory=lambda: default_home())
 
     api_url: Annotated[str, Trim] = "https://api.runsignup.com/rest"
+
+    # Through which RunSignup is asked; None: through none. HTTPS_PROXY and the like are not read: they
+    # are often meant for something else, and whoever sees our calls sees which keys are used. A
+    # Secret, because it may hold a password.
+    proxy: SecretText = None
 
     # 32 bytes, base64 or hexadecimal. None for both: a key file under `home`.
     secret_key: SecretText = None
@@ -176,8 +198,22 @@ class Settings(BaseSettings):
     @field_validator("database_url", "adopt_from")
     @classmethod
     def _postgres(cls, value: Secret | None) -> Secret | None:
-        if value is not None:
-            _check_database_url(value.reveal())
+        if value is None:
+            return value
+        address = pasted.database_url(value.reveal())
+        _check_database_url(address)
+        return Secret(address)
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_url(cls, value: Secret | None) -> Secret | None:
+        return None if value is None else Secret(_check_proxy(value.reveal()))
+
+    @field_validator("caller_reg", "caller_secret")
+    @classmethod
+    def _key_like(cls, value: Secret | None) -> Secret | None:
+        if value is not None and (odd := pasted.oddity(value.reveal())):
+            raise ValueError(f"holds {odd}, which nothing from RunSignup has: copy it again")
         return value
 
     @classmethod
@@ -190,7 +226,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # What load_settings hands in was read from the file, so the environment goes first.
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
 
     @property
     def caller(self) -> CallerRegistration | None:
@@ -230,13 +266,14 @@ class Settings(BaseSettings):
         """Return every secret among the settings, partners' overrides included."""
         values = (getattr(self, name) for name in type(self).model_fields)
         found = [value for value in values if isinstance(value, Secret)]
-        for address in (self.database_url, self.adopt_from):
+        for address in (self.database_url, self.adopt_from, self.proxy):
             if address is not None:
                 found += _passwords(address.reveal())
         found += [
-            Secret(value.strip())
+            Secret(form)
             for name, value in os.environ.items()
             if name.startswith(_PARTNER_PREFIXES) and name not in _variables()
+            for form in (value.strip(), pasted.clean(value).text)
         ]
         return tuple(secret for secret in found if secret)
 
@@ -271,6 +308,11 @@ def load_settings(warn: Callable[[str], None] | None = None) -> Settings:
     """
     path = find_file()
     in_file = {} if path is None else _read_file(path)
+    for name, value in sorted(os.environ.items()):
+        if name in _variables() or name.startswith(_PARTNER_PREFIXES):
+            found = _meant(name.removeprefix(PREFIX).lower(), value).found
+            if found not in (None, pasted.AROUND):
+                (warn or _to_stderr)(f"{name} holds {found}, pasted along and taken out.")
     for name in _unknown_variables():
         (warn or _to_stderr)(f"{name} is no setting of Bibwire{_nearest(name)}; it is ignored.")
     try:
@@ -311,7 +353,10 @@ def default_home() -> Path:
 def find_file() -> Path | None:
     """Return the bibwire.toml in force: the working folder's, or else that of BIBWIRE_HOME."""
     home = os.environ.get(f"{PREFIX}HOME", "").strip()
-    folders = [Path.cwd(), Path(home).expanduser() if home else default_home()]
+    folders = [Path(home).expanduser() if home else default_home()]
+    working = _working_folder()
+    if working is not None:
+        folders.insert(0, working)
     for folder in folders:
         path = folder / FILE_NAME
         try:
@@ -320,6 +365,14 @@ def find_file() -> Path | None:
         except OSError:
             continue  # not ours to look into: then it is not our file either
     return None
+
+
+def _working_folder() -> Path | None:
+    """Return the folder we stand in; None: it was removed, or is closed to us."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def partner_token(name: str) -> str:
@@ -362,11 +415,31 @@ def check_api_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _check_proxy(value: str) -> str:
+    if "://" not in value:
+        value = f"http://{value}"
+    wrong = ValueError("has to be the URL of a proxy such as http://proxy.example.com:3128")
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise wrong from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("has to be an HTTP proxy, http:// or https://; others are not supported")
+    if not parts.hostname or parts.path not in ("", "/") or parts.query:
+        raise wrong
+    return value.rstrip("/")
+
+
 def _check_database_url(value: str) -> None:
     scheme, separator, _ = value.partition("://")
     if separator:
         if scheme not in ("postgresql", "postgres"):
             raise ValueError("has to begin with postgresql://")
+        if not pasted.is_clear(value):
+            raise ValueError(
+                "cannot be read: in a password write @ as %40, / as %2F, : as %3A, ? as %3F and % as %25"
+            )
     elif "=" not in value:
         raise ValueError("has to be a URL such as postgresql://user@host/database")
 
@@ -384,8 +457,11 @@ def _passwords(database_url: str) -> list[Secret]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # An editor on Windows begins a file with a byte order mark.
+        content = tomllib.loads(path.read_text("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not in UTF-8: save it again as UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from None
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
@@ -400,10 +476,12 @@ def _read_file(path: Path) -> dict[str, Any]:
             raise SettingsError(f"{path} sets {PREFIX}{name.upper()} twice: keep one of them.")
         if isinstance(value, dict | list):
             raise SettingsError(f"In {path}, {key} has to be a plain value, not a table or list.")
+        if isinstance(value, str):
+            value = _meant(name, value).text
         if name in _PATHS and isinstance(value, str):
             value = path.parent / Path(value).expanduser()
         known[name] = value
-    if path.parent == Path.cwd() or "home" not in known:
+    if path.parent == _working_folder() or "home" not in known:
         return known
     raise SettingsError(f"{path} cannot set BIBWIRE_HOME: it was found there. Remove the line.")
 
@@ -469,8 +547,15 @@ def _is_secret(field: FieldInfo | None) -> bool:
 
 
 def _from_environment(name: str) -> Secret | None:
-    value = os.environ.get(name, "").strip()
+    value = pasted.clean(os.environ.get(name, "")).text
+    if odd := pasted.oddity(value):
+        raise SettingsError(f"{name} holds {odd}, which no key of RunSignup has: copy it again.")
     return Secret(value) if value else None
+
+
+def _meant(field: str, value: str) -> pasted.Pasted:
+    """Return a value as it was meant; some scripts need unseen joiners in the name of a folder."""
+    return pasted.clean(value, inside=field not in _PATHS)
 
 
 def _to_stderr(sentence: str) -> None:

@@ -41,6 +41,8 @@ class Query:
         )
         self.sort = params.sort(REMOVED_SORTS if removed else SORTS, quirks.default_sort)
         self.after = params.integer("after_registration_id")
+        if quirks.after_registration_id == "ignored":
+            self.after = None
         if self.after is not None and not quirks.after_registration_id_strict:
             self.after -= 1
         self.before = params.integer("before_registration_id")

@@ -109,7 +109,8 @@ class Params:
     def sort(self, allowed: frozenset[str], default: str) -> list[tuple[str, bool]]:
         """Return (key, descending) in order of weight; several are separated by commas."""
         keys = []
-        for part in (self.text("sort") or default).split(","):
+        asked = self.text("sort") if self._quirks.sort == "honoured" else None
+        for part in (asked or default).split(","):
             words = part.split()
             if not words or words[0] not in allowed or len(words) > 2:
                 raise ApiError(3, details=["sort is not supported."])

@@ -54,6 +54,8 @@ class Quirks:
     event_cap: int = 0  # the most rows of one event a list of several shows on a page; 0 is none
     list_order: str = "id"  # id | event: over several events, rows by event and then by id
     default_sort: str = "registration_id ASC"
+    sort: str = "honoured"  # honoured | ignored: rows come by `default_sort`, whatever was asked
+    after_registration_id: str = "honoured"  # honoured | ignored
     modified_after: str = "honoured"  # honoured | ignored
     modified_after_inclusive: bool = True
     after_registration_id_strict: bool = True
@@ -141,6 +143,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "throttle": ("off", "error14", "http429", "http429_retry_after"),
     "page_size_excess": ("clamp", "error3"),
     "modified_after": ("honoured", "ignored"),
+    "sort": ("honoured", "ignored"),
+    "after_registration_id": ("honoured", "ignored"),
     "bad_number": ("error3", "ignored"),
     "participants_key_when_empty": ("absent", "empty"),
     "removed_when_empty": ("empty_list", "no_participants", "no_event", "no_elements"),

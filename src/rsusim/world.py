@@ -168,11 +168,15 @@ class World(Teams):
             return race_id
 
     def edit_race(self, race: int, *, published_after: float | None = None, **fields: Any) -> None:
-        """Change attributes of a race; moves its `last_modified`."""
+        """
+        Change attributes of a race; moves its `last_modified`.
+
+        A `timezone` that names none, as people type them, needs the `zone` that is meant.
+        """
         with self.lock:
             record = self.races[race]
             _has(record, fields)
-            if "timezone" in fields:
+            if "timezone" in fields and "zone" not in fields:
                 fields["zone"] = ZoneInfo(fields["timezone"])
             fields.setdefault("last_modified", int(self.clock.time()))
 

@@ -183,6 +183,9 @@ class CountingPermits:
         self.pauses.append((reason, seconds))
         self._pause = seconds
 
+    async def answered(self, *, accepted: bool) -> None:
+        pass
+
     async def record(self, endpoint: str, *, failed: bool, bytes_received: int, seconds: float) -> None:
         self.recorded.append((endpoint, failed, bytes_received, seconds))
 

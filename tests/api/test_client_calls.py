@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bibwire.api.client import VendorClient, check_base_url
+from bibwire.api.client import CallMade, VendorClient, check_base_url
 from bibwire.domain.errors import (
     AccessLost,
     AnswerUnreadable,
@@ -25,6 +25,7 @@ from bibwire.domain.errors import (
     SettingsError,
     Throttled,
     VendorUnavailable,
+    VendorUnreachable,
 )
 from bibwire.domain.secrets import Credential, Secret
 
@@ -368,7 +369,9 @@ def test_nobody_listening_is_explained() -> None:
             assert len(s.permits.taken) == 2
             return caught.value
 
-    assert "no connection to the vendor" in str(asyncio.run(run()))
+    error = asyncio.run(run())
+    assert type(error) is VendorUnreachable
+    assert str(error) == "RunSignup cannot be reached: connection refused"
 
 
 def test_a_compressed_answer_is_read_and_its_bytes_on_the_wire_are_counted() -> None:
@@ -484,3 +487,34 @@ def test_an_empty_answer_is_an_error_and_never_an_empty_list() -> None:
     for nothing in nothings:
         _, outcome = _outcome(nothing(), max_attempts=1)
         assert type(outcome) is AnswerUnreadable
+
+
+def test_without_a_network_retries_end_within_seconds_and_the_others_do_not_even_begin() -> None:
+    async def run() -> tuple[list[CallMade], float, int, list[bool]]:
+        async with scene() as s:
+            calls = list[CallMade]()
+            client = VendorClient(
+                base_url="http://127.0.0.1:9/rest",
+                credential=Credential("bearer", Secret("a-token-nobody-knows")),
+                caller=None,
+                permits=s.permits,
+                clock=s.clock,
+                on_call=calls.append,
+            )
+            async with client:
+                with pytest.raises(VendorUnreachable):
+                    await client.participant_counts(1, [1])
+                took, tried = s.clock.monotonic(), len(calls)
+                with pytest.raises(VendorUnreachable):
+                    await client.participant_counts(1, [1])
+                # By the next probe the network may be back.
+                s.clock.advance(3)
+                with pytest.raises(VendorUnreachable):
+                    await client.participant_counts(1, [1])
+            return calls, took, tried, [call.sent for call in calls]
+
+    calls, took, tried, sent = asyncio.run(run())
+    assert took < 5
+    assert tried > 2
+    assert len(calls) == tried + 1
+    assert not any(sent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -178,30 +179,130 @@ def test_a_round_last_page_after_full_ones_ends_the_listing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        ([person(9), person(5)], "not sorted"),
-        ([person(4), person(20)], "before after_registration_id"),
-    ],
+    "rows",
+    [[person(9), person(6)], [person(4), person(20)]],
     ids=["sort ignored", "after ignored"],
 )
-def test_rows_that_do_not_follow_are_an_error_and_not_asked_for_again(
-    rows: list[dict[str, Any]], said: str
-) -> None:
-    async def run() -> None:
+def test_the_last_page_needs_no_order(rows: list[dict[str, Any]]) -> None:
+    async def run() -> list[int]:
         async with scene(reply(listing(*rows))) as s:
-            with pytest.raises(AnswerUnreadable, match=said):
-                await _pages(s.client, after=5)
+            pages = await _pages(s.client, after=5)
             assert len(s.vendor.requests) == 1
+            return [row.registration_id for page in pages for row in page.rows]
+
+    assert asyncio.run(run()) == sorted(row["registration_id"] for row in rows)
+
+
+class Unordered:
+    """Lists people in the order of `ids`, whatever was asked; counts them right."""
+
+    def __init__(self, *ids: int, ignores_after: bool = False) -> None:
+        self.ids = list(ids)
+        self.ignores_after = ignores_after
+        self.after_page: dict[int, Callable[[], None]] = {}
+
+    def __call__(self, request: Request) -> Reply:
+        if request.path.endswith("counts"):
+            return reply({"participant_counts": [{"event_id": 1, "num_participants": len(self.ids)}]})
+        after = 0 if self.ignores_after else int(request.query.get("after_registration_id", 0))
+        size, number = int(request.query["results_per_page"]), int(request.query.get("page", 1))
+        shown = [each for each in self.ids if each > after][(number - 1) * size : number * size]
+        if "page" in request.query:
+            self.after_page.pop(number, lambda: None)()
+        return reply(listing(*map(person, shown)))
+
+
+@pytest.mark.parametrize(
+    "vendor",
+    [Unordered(9, 2, 8, 1, 5), Unordered(1, 2, 9, 3, 4), Unordered(1, 2, 3, 4, 5, ignores_after=True)],
+    ids=["no order", "order at first", "after ignored"],
+)
+@pytest.mark.parametrize("ahead", [False, True])
+def test_without_order_the_pages_are_asked_for_by_number_and_the_whole_is_counted(
+    vendor: Unordered, ahead: bool
+) -> None:
+    async def run() -> tuple[list[Page], list[dict[str, str]]]:
+        async with scene(handler=vendor) as s:
+            pages = await _pages(s.client, page_size=2, ahead=ahead)
+            return pages, [request.query for request in s.vendor.requests]
+
+    pages, queries = asyncio.run(run())
+
+    end = pages[-3:]
+    assert [[row.registration_id for row in page.rows] for page in end] == [
+        sorted(vendor.ids)[start : start + 2] for start in (0, 2, 4)
+    ]
+    assert [(page.after, page.through) for page in end] == list(
+        zip([0, *sorted(vendor.ids)[1:4:2]], [*sorted(vendor.ids)[1:4:2], None], strict=True)
+    )
+    assert [query["page"] for query in queries if "page" in query] == ["1", "2", "3"] * 2
+
+
+def test_who_moves_to_another_page_while_pages_are_read_is_not_missed() -> None:
+    vendor = Unordered(9, 2, 8, 1, 5)
+    # One leaves from the first page, and 8 moves to it, before the second is read.
+    vendor.after_page[1] = lambda: vendor.ids.remove(9)
+
+    async def run() -> list[int]:
+        async with scene(handler=vendor) as s:
+            pages = await _pages(s.client, page_size=2)
+            return [row.registration_id for page in pages for row in page.rows]
+
+    assert {1, 2, 5, 8} <= set(asyncio.run(run()))
+
+
+def test_changes_without_order_are_walked_until_a_walk_shows_nothing_new() -> None:
+    vendor = Unordered(9, 2, 8, 1, 5)
+    vendor.after_page[1] = lambda: vendor.ids.remove(9)
+
+    async def run() -> list[int]:
+        async with scene(handler=vendor) as s:
+            pages = await _pages(s.client, page_size=2, modified_after=DATE_AT)
+            return [row.registration_id for page in pages for row in page.rows]
+
+    assert {1, 2, 5, 8} <= set(asyncio.run(run()))
+
+
+def test_a_walk_that_goes_on_where_another_stopped_does_not_read_all_again() -> None:
+    vendor = Unordered(9, 2, 8, 1, 5)
+
+    async def run() -> tuple[list[int], int]:
+        async with scene(handler=vendor) as s:
+            ids: list[int] = []
+            after: int | None = 0
+            while after is not None:  # as a backfill asks: each page by itself
+                async with aclosing(s.client.participants(7, [1], after=after, page_size=2)) as pages:
+                    page = await anext(pages)
+                ids += [row.registration_id for row in page.rows]
+                after = page.through
+            return ids, len(s.vendor.requests)
+
+    ids, calls = asyncio.run(run())
+
+    assert ids == sorted(vendor.ids)
+    assert calls == 1 + 2 * 3 + 1  # what showed that there is no order, three pages twice, the counts
+
+
+def test_a_listing_that_never_meets_the_counts_is_an_error() -> None:
+    def handler(request: Request) -> Reply:
+        if request.path.endswith("counts"):
+            return reply({"participant_counts": [{"event_id": 1, "num_participants": 7}]})
+        return Unordered(9, 2, 8, 1, 5)(request)
+
+    async def run() -> None:
+        async with scene(handler=handler) as s:
+            with pytest.raises(AnswerUnreadable, match="in no order"):
+                await _pages(s.client, page_size=2)
 
     asyncio.run(run())
 
 
-def test_a_full_page_that_does_not_advance_is_an_error() -> None:
+def test_several_events_without_order_are_asked_for_one_by_one() -> None:
     async def run() -> None:
-        async with scene(reply(listing(person(5)))) as s:
-            with pytest.raises(AnswerUnreadable, match="does not advance"):
-                await _pages(s.client, after=5, page_size=1)
+        async with scene(reply(listing(person(9), person(5)))) as s:
+            with pytest.raises(ListingNotTrusted):
+                async for _ in s.client.participants(7, [1, 2], page_size=2):
+                    pass
 
     asyncio.run(run())
 
@@ -338,6 +439,38 @@ def test_a_vendor_that_ignores_the_page_number_does_not_keep_us_for_ever() -> No
                     pass
 
     asyncio.run(run())
+
+
+def test_a_race_list_that_comes_round_again_is_given_up() -> None:
+    def handler(request: Request) -> Reply:
+        first = int(request.query["page"]) % 3 * 50
+        shown = range(first + 1, first + 51)
+        return reply({"races": [{"race": {"race_id": n, "name": "R"}} for n in shown]})
+
+    async def run() -> int:
+        async with scene(handler=handler) as s:
+            with pytest.raises(AnswerUnreadable, match="again and again"):
+                async for _ in s.client.races(start_date=date(2010, 1, 1)):
+                    pass
+            return len(s.vendor.requests)
+
+    assert asyncio.run(run()) == 4
+
+
+def test_a_race_list_that_never_ends_is_given_up() -> None:
+    def handler(request: Request) -> Reply:
+        first = int(request.query["page"]) * 50
+        shown = range(first + 1, first + 51)
+        return reply({"races": [{"race": {"race_id": n, "name": "R"}} for n in shown]})
+
+    async def run() -> int:
+        async with scene(handler=handler) as s:
+            with pytest.raises(AnswerUnreadable, match="does not end"):
+                async for _ in s.client.races(start_date=date(2010, 1, 1)):
+                    pass
+            return len(s.vendor.requests)
+
+    assert asyncio.run(run()) == 100
 
 
 def test_a_bib_search_keeps_only_those_who_wear_that_very_bib() -> None:

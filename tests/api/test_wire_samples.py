@@ -329,13 +329,18 @@ def test_a_race_that_cannot_be_read_costs_only_itself() -> None:
     wire.check_answer(200, body, {})
     page = wire.decode_race_list(body, DATED)
 
-    assert [one.race_id for one in page.races] == [1, 5]
-    assert [row.raw for row in page.unreadable] == [
-        b'{"race":{"name":"no id"}}',
-        b"5",
+    assert {one.race_id: one.name for one in page.races} == {
+        1: "A",
+        3: "\ufffd",
+        4: "\ufffd",
+        5: "not wrapped",
+    }
+    assert [row.raw for row in page.unreadable] == [b'{"race":{"name":"no id"}}', b"5"]
+    assert [row.raw for row in page.faults] == [
         b'{"race":{"race_id":3,"name":"\\u0000"}}',
         b'{"race":{"race_id":4,"name":"\\ud800"}}',
     ]
+    assert page.unread_race_ids == (None, None)
 
 
 def test_an_event_that_cannot_be_read_costs_only_itself() -> None:

@@ -93,6 +93,16 @@ def test_the_demo_ends_in_order_when_told_to(shell: Shell, number: int) -> None:
     wait_until(lambda: nothing_is_left(home))
 
 
+def test_a_demo_that_is_killed_leaves_no_server_and_no_folder(shell: Shell) -> None:
+    process = shell.start("demo")
+    home = home_of(said_until(process, "Partner"))
+
+    process.kill()
+    process.communicate()
+
+    wait_until(lambda: nothing_is_left(home))
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder the database's own user can enter, as root has it: pytest's own are closed."""

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -166,7 +166,7 @@ def test_a_run_tells_what_its_workers_do(shell: Shell, peak: rsusim.Account, wor
         assert [c.laddr.port for c in listening] == [int(url.split(":")[2].split("/")[0])]
         began = time.monotonic()
         ended_run = shell.stop(process, signal.SIGTERM)
-    assert ended_run.code == 0
+    assert ended_run.code == 128 + signal.SIGTERM
     assert time.monotonic() - began < 12
     assert "Traceback" not in ended_run.err
     assert not listens(url)
@@ -178,7 +178,7 @@ def test_the_setting_is_for_run_and_its_workers_leave_it_alone(shell: Shell, pea
     with serving(shell, "run", "--workers", "2", METRICS_PORT=str(port)) as (process, url):
         assert url == f"http://127.0.0.1:{port}/metrics"
         wait_until(lambda: scrape(shell, url).value("bibwire_workers") == 2)
-        assert shell.stop(process, signal.SIGTERM).code == 0
+        assert shell.stop(process, signal.SIGTERM).code == 143
     assert "worker ended" not in shell.log_file.read_text()
 
 
@@ -186,7 +186,7 @@ def test_a_worker_by_itself_serves_the_same(shell: Shell, peak: rsusim.Account) 
     with serving(shell, "worker", "--metrics-port", "0", "--metrics-host", "::1") as (process, url):
         assert url.startswith("http://[::1]:")
         wait_until(lambda: scrape(shell, url).value("bibwire_workers") == 1)
-        assert shell.stop(process, signal.SIGTERM).code == 0
+        assert shell.stop(process, signal.SIGTERM).code == 143
 
 
 def test_drift_is_counted_and_stands_when_its_findings_are_pruned(
@@ -359,7 +359,7 @@ def test_a_database_that_cannot_be_read_is_told_at_once_and_the_run_goes_on(
             assert Scraped(one_shot.out).value("bibwire_up") == 0
             assert process.poll() is None
         assert scrape(shell, url).value("bibwire_up") == 1
-        assert shell.stop(process, signal.SIGTERM).code == 0
+        assert shell.stop(process, signal.SIGTERM).code == 143
     log = shell.log_file.read_text()
     assert "metrics cannot be read" in log
     assert "worker ended" not in log
@@ -476,6 +476,31 @@ def test_many_scrapes_at_once_share_a_connection(
             assert [each.result().value("bibwire_build_info") for each in asked] == [None] * 12
             assert len({each.result().value("bibwire_up") for each in asked}) == 1
         assert max(seen) == 1
+
+
+def test_connections_that_ask_nothing_take_no_place_from_scrapes(shell: Shell, peak: rsusim.Account) -> None:
+    with (
+        serving(shell, "worker", "--metrics-port", "0") as (process, url),
+        ExitStack() as open_all,
+    ):
+        host, port = url.split("/")[2].split(":")
+        idle = [
+            open_all.enter_context(socket.create_connection((host, int(port)), timeout=60)) for _ in range(60)
+        ]
+        idle[-1].sendall(b"GET /metrics HTTP/1.1\r\n")  # and nothing more
+
+        assert scrape(shell, url).value("bibwire_up") == 1
+
+        # They end by themselves.
+        assert all(_is_closed(each) for each in idle)
+        assert shell.stop(process, signal.SIGTERM).code == 143
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 def test_no_database_is_made_to_tell_of_it(bare: Shell) -> None:

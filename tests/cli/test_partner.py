@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import psycopg
@@ -23,6 +24,44 @@ def everything_stored(database_url: str) -> str:
             for (table,) in tables
         ]
     return repr(rows)
+
+
+def test_a_race_list_that_does_not_end_is_given_up_and_its_calls_count(
+    shell: Shell, world: rsusim.World
+) -> None:
+    account = world.accounts["Peak Timing"]
+    races = [{"race": {"race_id": n, "name": "R"}} for n in range(1, 1001)]
+    world.faults.add(rsusim.Fault(path="races", kind="body", body=json.dumps({"races": races}), times=None))
+    world.faults.add(rsusim.Fault(path="participants", kind="error_6", times=None))
+
+    added = shell.add(account)
+    assert (added.code, "1,000 races or more" in added.out) == (0, True)
+    assert world.log.calls == 1, "one page is enough to try a key"
+
+    rotated = shell.run(
+        "partner", "rotate", account.name, "--api-key", account.v2_key, "--kind", "v2", "--secret-stdin",
+        stdin=account.v2_secret,
+    )  # fmt: skip
+    assert rotated.code == 1
+    assert "again and again" in rotated.told
+    assert world.log.calls == 3
+    assert shell.run("sync").code == 1
+    [partner] = shell.run("status", "--json").json["partners"]
+    assert partner["calls_last_hour"] == 3
+
+
+def test_the_calls_of_a_key_that_was_refused_count_when_it_comes(shell: Shell, world: rsusim.World) -> None:
+    account = world.accounts["Peak Timing"]
+    world.faults.add(rsusim.Fault(path="participants", kind="error_6", times=3))
+    for _ in range(3):
+        assert shell.add(account, "--calls-per-hour", "8").code == 1
+    assert world.log.calls == 6
+    refused = shell.add(account, "--calls-per-hour", "6")
+    assert (refused.code, "used up" in refused.told) == (1, True)
+    assert world.log.calls == 6
+    assert shell.add(account).code == 0
+    [partner] = shell.run("status", "--json").json["partners"]
+    assert partner["calls_last_hour"] == 8
 
 
 def test_a_partner_is_added_checked_and_listed_without_its_secret(

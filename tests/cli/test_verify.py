@@ -121,7 +121,7 @@ def test_a_worker_verifies_at_the_hour_and_status_tells_what_failed(
         seen = "SELECT FROM bibwire.plans WHERE verified_at IS NOT NULL AND next_verify_at > now()"
         wait_until(lambda: connection.execute(seen).fetchone() is not None)
         # Told while the worker goes on, or as its last word: never not.
-        assert shell.stop(worker).code == 0
+        assert shell.stop(worker).code == 130
         at = connection.execute("SELECT next_verify_at - verified_at FROM bibwire.plans").fetchone()
 
     assert at is not None

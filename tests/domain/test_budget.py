@@ -36,15 +36,15 @@ def test_of_a_thousand_calls_each_class_has_the_share_the_docstring_says() -> No
 def test_backfill_and_reconciliation_leave_race_day_and_people_their_calls() -> None:
     worst = budget(backfill=490, reconcile=196)
 
-    assert rules.room(worst, Urgency.BACKFILL, now=NOON) == 0
-    assert rules.room(worst, Urgency.RECONCILE, now=NOON) == 0
-    assert rules.room(worst, Urgency.RACE_DAY, now=NOON) == 264
-    assert rules.room(budget(race_day=950), Urgency.LIVE, now=NOON) == 30
+    assert rules.room(worst, Urgency.BACKFILL) == 0
+    assert rules.room(worst, Urgency.RECONCILE) == 0
+    assert rules.room(worst, Urgency.RACE_DAY) == 264
+    assert rules.room(budget(race_day=950), Urgency.LIVE) == 30
 
 
 def test_reconciliation_stops_at_its_own_ceiling_though_there_is_room() -> None:
-    assert rules.room(budget(reconcile=294), Urgency.RECONCILE, now=NOON) == 0
-    assert rules.room(budget(delta=294), Urgency.RECONCILE, now=NOON) == 294
+    assert rules.room(budget(reconcile=294), Urgency.RECONCILE) == 0
+    assert rules.room(budget(delta=294), Urgency.RECONCILE) == 294
 
 
 @given(LIMITS)
@@ -55,11 +55,19 @@ def test_who_is_more_urgent_never_stops_earlier_and_everybody_gets_a_call(limit:
     assert all(1 <= own <= total <= limit for total, own in (rules.ceilings(limit, u) for u in Urgency))
 
 
-@pytest.mark.parametrize(("until", "room"), [(NOON + SECOND, 0), (NOON, 980), (NOON - SECOND, 980)])
-def test_a_blocked_credential_has_no_room(until: datetime, room: int) -> None:
+@pytest.mark.parametrize(("until", "room"), [(NOON + SECOND, 0), (None, 980)])
+def test_a_blocked_credential_has_no_room(until: datetime | None, room: int) -> None:
     blocked = Budget(1000, 1000, 1000, blocked_until=until)
 
-    assert rules.room(blocked, Urgency.LIVE, now=NOON) == room
+    assert rules.room(blocked, Urgency.LIVE) == room
+
+
+def test_what_was_stored_while_the_clock_was_ahead_is_over() -> None:
+    standing = rules.after_throttle(Standing(1000), now=NOON + 48 * HOUR, seconds=600)
+
+    assert rules.limit_in_use(standing, now=NOON + 48 * HOUR) < 1000
+    assert standing.at(NOON + 48 * HOUR) == standing
+    assert standing.at(NOON) == Standing(1000)
 
 
 @given(LIMITS, GAPS)
@@ -124,7 +132,28 @@ def test_a_shorter_block_does_not_end_a_longer_one_and_none_is_endless() -> None
     assert standing.blocked_until == NOON + 10 * MINUTE
 
     standing = rules.after_throttle(standing, now=NOON, seconds=1e12)
-    assert standing.blocked_until == NOON + 24 * HOUR
+    assert standing.blocked_until == NOON + 15 * MINUTE
+
+
+def test_a_long_pause_is_believed_longer_only_when_careful_calls_confirm_it() -> None:
+    standing = Standing(1000)
+    at, waits = NOON, []
+    for _ in range(4):
+        standing = rules.after_throttle(standing, now=at, seconds=86_400)
+        # Calls that were in flight with it confirm nothing.
+        again = rules.after_throttle(standing, now=at + SECOND, seconds=86_400)
+        assert standing.blocked_until is not None
+        assert again.blocked_until == standing.blocked_until + SECOND
+        assert standing.asked_until == at + 24 * HOUR
+        assert rules.is_blocked(standing, now=standing.blocked_until - SECOND)
+        assert rules.is_careful(standing, now=standing.blocked_until)
+        waits.append((standing.blocked_until - at) / MINUTE)
+        at = standing.blocked_until
+
+    assert waits == [15, 30, 60, 60]
+    short = rules.after_throttle(standing, now=at, seconds=30)
+    assert (short.blocked_until, short.asked_until, short.confirmed) == (at + 30 * SECOND, None, 0)
+    assert not rules.is_careful(short, now=at + MINUTE)
 
 
 def test_two_credentials_throttled_within_a_minute_block_their_caller_for_a_minute_at_most() -> None:
@@ -156,7 +185,7 @@ def test_room_is_what_both_limits_leave() -> None:
 
     def room(limit_in_use: int) -> int:
         budget = Budget(1000, limit_in_use, 1000, spent_by_urgency=spent, spent_since_throttle=lately)
-        return rules.room(budget, Urgency.LIVE, now=NOON)
+        return rules.room(budget, Urgency.LIVE)
 
     assert [room(limit) for limit in (1000, 200, 100, 50)] == [180, 106, 8, 0]
 

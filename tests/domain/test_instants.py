@@ -242,3 +242,37 @@ def test_birthdays_are_year_month_day_exactly(text: str, expected: date | None) 
 )
 def test_epoch_seconds_are_whole_and_within_the_calendar(value: object, expected: datetime | None) -> None:
     assert instants.from_epoch(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "zone"),
+    [
+        (" America/Chicago ", "America/Chicago"),
+        ("america/chicago", "America/Chicago"),
+        ("AMERICA/NEW YORK", "America/New_York"),
+        ("US/Central", "US/Central"),
+        ("us/central", "US/Central"),
+        ("Central Time", "America/Chicago"),
+        ("CENTRAL STANDARD TIME", "America/Chicago"),
+        ("Central Time (US & Canada)", "America/Chicago"),
+        ("CST", "America/Chicago"),
+        ("EST", "America/New_York"),
+        ("EST5EDT", "EST5EDT"),
+        ("Pacific", "America/Los_Angeles"),
+        ("Arizona", "America/Phoenix"),
+        ("Hawaii", "Pacific/Honolulu"),
+        ("utc", "UTC"),
+    ],
+)
+def test_a_zone_is_known_by_what_people_call_it(text: str, zone: str) -> None:
+    found = instants.zone_named(text)
+
+    assert found is not None
+    assert found.key == zone
+
+
+@pytest.mark.parametrize(
+    "text", ["MST", "Mountain Standard Time", "UTC-6", "CDT6", "Chicago", "x" * 1_000_000]
+)
+def test_a_zone_that_may_be_two_is_not_guessed(text: str) -> None:
+    assert instants.zone_named(text) is None

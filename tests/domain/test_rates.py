@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bibwire.domain.schedule import FLOOR_SECONDS, rate_after, wait_after_failure, wait_after_poll
+from bibwire.domain.schedule import (
+    FLOOR_SECONDS,
+    probe_seconds,
+    rate_after,
+    wait_after_failure,
+    wait_after_poll,
+)
 
 NOON = datetime(2026, 9, 12, 16, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -88,3 +94,14 @@ def test_failures_back_off_up_to_the_tier() -> None:
 def test_scopes_that_failed_together_come_back_apart() -> None:
     assert wait_after_failure(2, 60, spread=0.5) == 15
     assert wait_after_failure(4, 60, spread=1.0) == 60
+
+
+def test_a_hot_race_that_fails_is_tried_every_ten_seconds_or_as_often_as_the_calls_allow() -> None:
+    assert probe_seconds(1, 1000) == pytest.approx(10.8)
+    assert probe_seconds(1, 100_000) == 10
+    # Ten together are tried as often as one alone.
+    assert probe_seconds(10, 100_000) == 100
+    # Never more than a third of the calls.
+    assert 3600 / probe_seconds(1, 100) <= 100 / 3
+    assert wait_after_failure(9, 60, longest=probe_seconds(1, 1000)) == pytest.approx(10.8)
+    assert wait_after_failure(9, 60, longest=probe_seconds(50, 1000)) == 60

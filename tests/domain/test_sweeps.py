@@ -66,6 +66,17 @@ def test_a_long_look_goes_back_to_before_the_last_one() -> None:
     assert ended(moved, sweep, {1, 2}, at=NOON + 10 * MINUTE).long_at == NOON + 10 * MINUTE
 
 
+def test_the_long_look_is_timed_by_the_vendors_clock() -> None:
+    moved = replace(LOADED, cursor_at=NOON + MINUTE)
+
+    def sweep(now: datetime, vendor_now: datetime) -> Sweep:
+        [found] = sweeps.plan(moved, Wish(moved.event_ids, now, vendor_now=vendor_now))
+        return found
+
+    assert not sweep(NOON + HOUR, NOON + 2 * MINUTE).long, "a fast clock of ours is no reason for it"
+    assert sweep(NOON - HOUR, NOON + 10 * MINUTE).long
+
+
 def test_a_slow_clock_of_ours_does_not_put_the_long_look_off() -> None:
     [sweep] = plan(replace(LOADED, cursor_at=NOON + 10 * MINUTE), {1, 2}, now=NOON - HOUR)
 

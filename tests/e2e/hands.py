@@ -25,6 +25,7 @@ from zoneinfo import ZoneInfo
 
 from bibwire import logs
 from bibwire.engine.clients import Clients
+from bibwire.engine.outages import Outages
 from bibwire.engine.planner import DISCOVER, SWEEP
 from bibwire.engine.slices import Slices
 from bibwire.engine.upkeep import DiscoveryTimes, Upkeep
@@ -67,12 +68,15 @@ class RuntimeHands:
     """A runtime's own jobs, as a worker of it has them."""
 
     def __init__(self, runtime: Runtime, clients: Clients) -> None:
+        outages = Outages(runtime.clock)
         slices = Slices(
             db=runtime.db,
             partners=runtime.partners,
             clients=clients,
             clock=runtime.clock,
             sweeper=runtime.sweeper,
+            outages=outages,
+            wake=runtime.wake_planner,
         )
         upkeep = Upkeep(
             db=runtime.db,
@@ -80,6 +84,7 @@ class RuntimeHands:
             clients=clients,
             clock=runtime.clock,
             times=DiscoveryTimes(runtime.settings.discovery_times, ZoneInfo("America/New_York")),
+            outages=outages,
         )
         self._jobs: dict[str, Job] = {SWEEP: slices.sweep, DISCOVER: upkeep.discover}
 

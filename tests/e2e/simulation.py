@@ -12,7 +12,7 @@ import asyncio
 import heapq
 import itertools
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 import rsusim
+from bibwire.clock import Clock
 from bibwire.domain.secrets import Credential, Secret
 from bibwire.engine.planner import TICK_SECONDS, Planner
 from bibwire.runtime import Runtime, open_runtime
@@ -42,9 +43,11 @@ class MovedClock:
         self._numbers = itertools.count()
         self._wakes: list[tuple[float, int, asyncio.Future[None]]] = []
         self.asleep = 0
+        # By how much it is ahead of the vendor's: a test sets it as an operator sets a clock.
+        self.ahead = timedelta()
 
     def now(self) -> datetime:
-        return self._world.now
+        return self._world.now + self.ahead
 
     def monotonic(self) -> float:
         return self._world.now.timestamp()
@@ -75,6 +78,24 @@ class MovedClock:
             future = heapq.heappop(self._wakes)[2]
             if not future.done():
                 future.set_result(None)
+
+
+class SkewedClock:
+    """A worker's own clock, which is wrong by so much."""
+
+    def __init__(self, right: Clock, by: timedelta) -> None:
+        self._right = right
+        self._by = by
+
+    def now(self) -> datetime:
+        return self._right.now() + self._by
+
+    def monotonic(self) -> float:
+        # Another computer, another origin.
+        return self._right.monotonic() - 1000 * self._by.total_seconds()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._right.sleep(seconds)
 
 
 @dataclass
@@ -116,6 +137,8 @@ class Simulation:
     Args:
         workers: How many share the work.
         processes: Each is a process of its own; otherwise a runtime of this one, with its own session.
+        skews: By how much the workers' own clocks are wrong, one each; the first one plans.
+        every_tick: The planner looks every few seconds, even if nothing is due.
     """
 
     def __init__(
@@ -127,8 +150,12 @@ class Simulation:
         workers: int = 1,
         processes: bool = False,
         concurrency: int = 10,
+        skews: Sequence[timedelta] = (),
+        every_tick: bool = False,
     ) -> None:
         self.world = world
+        self._skews = skews
+        self._every_tick = every_tick
         self.clock = MovedClock(world)
         self.queue = Queue()
         self._settings = Settings(
@@ -157,17 +184,22 @@ class Simulation:
         self._instant.set(self.clock.monotonic())
         for number in range(self._workers):
             if number == 0 or not self._processes:
-                self.runtime = await self._stack.enter_async_context(
-                    open_runtime(self._settings, clock=self.clock, budget_time=self.clock.now)
+                skew = self._skews[number] if self._skews else None
+                machine = None if skew is None else SkewedClock(self.clock, skew)
+                runtime = await self._stack.enter_async_context(
+                    open_runtime(
+                        self._settings, clock=self.clock, machine=machine, budget_time=self.clock.now
+                    )
                 )
+                self.runtime = runtime if number == 0 else self.runtime
             hands = (
                 process_hands(self._settings, self.clock, shared)
                 if self._processes
-                else runtime_hands(self.runtime)
+                else runtime_hands(runtime)
             )
             self._hands.append(await self._stack.enter_async_context(hands))
         self.planner = Planner(
-            self.runtime.db, cast(Jobs, self.queue), self.clock, budget_time=self.clock.now
+            self.runtime.db, cast(Jobs, self.queue), self.runtime.clock, budget_time=self.clock.now
         )
         return self
 
@@ -269,7 +301,8 @@ class Simulation:
             instants.append(wake)
         if due is not None:
             # The planner looks only every so often.
-            ticks = max(1, -((self._ticked_at - due.timestamp()) // TICK_SECONDS))
+            due_at = (due - self.clock.ahead).timestamp()
+            ticks = 1 if self._every_tick else max(1, -((self._ticked_at - due_at) // TICK_SECONDS))
             self._tick_at = self._ticked_at + ticks * TICK_SECONDS
             instants.append(self._tick_at)
         return max(now, min(instants))

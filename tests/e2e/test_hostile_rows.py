@@ -376,6 +376,7 @@ def test_one_hostile_race_does_not_hide_the_others(
         world,
         '{"race":{"race_id":"none","name":"Bad"}}',
         '{"race":{"race_id":9,"name":"A\\u0000"}}',
+        "7",
         path="races",
     )
 
@@ -384,8 +385,10 @@ def test_one_hostile_race_does_not_hide_the_others(
     assert report.participants.inserted == 3
     [error] = report.errors
     assert (error.race_id, error.error) == (None, "2 races could not be read; see quarantine.")
-    assert [entry["source"] for entry in quarantine(house)] == ["races", "races"]
+    assert [entry["source"] for entry in quarantine(house)] == ["races"] * 3
     assert house.rows("SELECT FROM bibwire.races WHERE unlisted_at IS NOT NULL") == []
+    [kept] = house.rows("SELECT name FROM bibwire.races WHERE race_id = 9")
+    assert kept["name"] == "A\ufffd"
 
 
 @pytest.mark.parametrize("levels", [450, 1_000, 50_000])

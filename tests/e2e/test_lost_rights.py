@@ -71,9 +71,9 @@ class Scene:
         assert_feed_is_sound(self.house.rows, self.account)
 
 
-def ask_one_event(house: House) -> None:
-    with psycopg.connect(house.runtime.conninfo, autocommit=True) as connection:
-        connection.execute("UPDATE bibwire.scopes SET one_event_since = now()")
+def ask_one_event(scene: Scene) -> None:
+    with psycopg.connect(scene.house.runtime.conninfo, autocommit=True) as connection:
+        connection.execute("UPDATE bibwire.scopes SET one_event_since = %s", [scene.world.now])
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_nobody_is_absent_when_rights_go_in_the_middle_of_a_listing(scene: Scene
     small = scene.world.add_event(scene.race, "1M", RACE_DAY)
     scene.world.register(small)
     scene.house.sync()
-    ask_one_event(scene.house)
+    ask_one_event(scene)
     asked: list[int] = []
 
     def after_two(info: rsusim.RequestInfo) -> None:

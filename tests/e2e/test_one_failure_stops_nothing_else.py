@@ -16,7 +16,7 @@ from bibwire.engine.discovery import discover
 from bibwire.engine.reports import SyncProgress, SyncReport, SyncRequest
 from bibwire.store import leases
 from bibwire.store.permits import SLOT_POLL_SECONDS
-from bibwire.store.session import SLOT_LOCKS, open_session
+from bibwire.store.session import open_session
 from tests.house import House, WorldClock
 from tests.waiting import PATIENCE_SECONDS
 
@@ -435,12 +435,8 @@ def test_cancelled_syncs_leave_the_places_for_calls_free(
     house.add_partner(peak)
 
     def places_taken() -> list[int]:
-        locks = house.rows(
-            "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = %(c)s::bigint::oid"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            c=SLOT_LOCKS,
-        )
-        return [lock["objid"] for lock in locks]
+        taken = house.rows("SELECT place FROM bibwire.call_places WHERE taken_by IS NOT NULL")
+        return [row["place"] for row in taken]
 
     async def cancelled_at(call: int) -> None:
         loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ import pytest
 
 import rsusim
 from bibwire.engine.clients import Clients
+from bibwire.engine.outages import Outages
 from bibwire.engine.planner import Planner
 from bibwire.engine.slices import Slices
 from bibwire.store.jobs import Jobs
@@ -62,6 +63,8 @@ def test_a_quiet_hot_poll_takes_few_statements(
             clients=clients,
             clock=house.clock,
             sweeper=runtime.sweeper,
+            outages=Outages(house.clock),
+            wake=runtime.wake_planner,
         )
         await slices.sweep({"partner_id": 1, "race_id": race}, stopping)
         await clients.close()

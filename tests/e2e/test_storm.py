@@ -8,6 +8,7 @@ a minute.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import rsusim
-from bibwire.store.session import SLOT_LOCKS
+from bibwire.store.session import INSTANCE_LOCKS
 from tests.e2e import fences, truth
 from tests.e2e.crew import Crew, Server, all_since, own_server, wait_until
 from tests.e2e.simulation import polls
@@ -126,7 +127,7 @@ def test_a_storm_leaves_the_mirror_whole(world: rsusim.World, server: Server, cr
     )
     assert world.now - calm < MINUTE
     wait_until(lambda: all_since(server, SCOPES, calm, "as_of"), "every removed list read after the storm")
-    assert crew.end() == [0] * WORKERS
+    assert crew.end() == [128 + signal.SIGTERM] * WORKERS
     assert sum(life.happened.values()) > 50
     assert_all_is_well(world, server)
 
@@ -160,8 +161,12 @@ def freeze_two_in_calls(crew: Crew, server: Server) -> tuple[int, int]:
 
 def places(server: Server) -> set[int]:
     """Return the server's processes that keep a place for a call."""
-    query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %(slots)s::oid"
-    return {row["pid"] for row in server.rows(query, slots=SLOT_LOCKS)}
+    query = """
+        SELECT l.pid
+        FROM bibwire.call_places AS p
+        JOIN pg_locks AS l ON l.locktype = 'advisory' AND l.classid = %(c)s::oid AND l.objid = p.instance::oid
+    """
+    return {row["pid"] for row in server.rows(query, c=INSTANCE_LOCKS)}
 
 
 @pytest.mark.slow
@@ -188,7 +193,7 @@ def test_two_workers_frozen_for_two_minutes_keep_nobody_from_their_races(
     world.quirks.set("latency_seconds", 0.0)
     calm = world.now
     wait_until(lambda: all_since(server, SCOPES, calm, "as_of"), "every race polled by all")
-    assert crew.end() == [0] * WORKERS
+    assert crew.end() == [128 + signal.SIGTERM] * WORKERS
     assert sum(life.happened.values()) > 20
     assert_all_is_well(world, server)
 

@@ -45,7 +45,7 @@ def rows_of(house: House, partner_id: int) -> dict[str, list[dict[str, Any]]]:
     )
     without = {table["name"] for table in tables if not table["by_partner"]}
     # Digests of a caller, and of keys no partner has any more: no partner's, and nobody's in clear.
-    digests = {"callers", "retired_calls"}
+    digests = {"callers", "retired_calls", "call_places"}
     by_credential = {"call_minutes", "call_stats"}
     assert without == {"schema_version", *digests, *by_credential}, "tables no partner's number leads into"
     found = {

@@ -319,8 +319,20 @@ def test_a_removal_that_is_no_such_tombstone_fails(scene: Scene, statement: str,
 
 
 @pytest.mark.parametrize("offset", [45.0, -45.0, 1000.0])
-def test_a_vendor_whose_clock_is_not_ours_fails(scene: Scene, offset: float) -> None:
+def test_a_clock_that_is_not_the_vendors_is_told_and_no_fault_of_the_vendors(
+    scene: Scene, offset: float
+) -> None:
     scene.world.quirks.date_offset_seconds = offset
+
+    report = scene.verify()
+
+    assert failed(report) == set()
+    assert "this computer's clock is" in the(report, "clock").seen
+
+
+def test_a_vendor_whose_dates_do_not_agree_fails(scene: Scene) -> None:
+    odd = {"date_offset_seconds": -90.0}
+    scene.world.faults.add(rsusim.Fault(path="participants", kind="quirk", quirks=odd))
 
     assert failed(scene.verify()) == {"clock"}
 

@@ -220,7 +220,7 @@ class Replay:
             for number, row in participants(rows, self.partner).items()
         }
         for at, change in enumerate(new):
-            if change["kind"] == "loaded":
+            if change["kind"] in ("loaded", "history_loaded"):
                 self._load(change, stored, new[at + 1 :])
             else:
                 self._apply(change, told.get(change["seq"]))
@@ -241,20 +241,21 @@ class Replay:
     def _load(self, change: Row, stored: Mapping[int, Row], later: list[Row]) -> None:
         race_id, events = change["race_id"], change["fields"].get("event_ids")
         assert (race_id in self.loaded) == (events is not None), f"race {race_id} is loaded twice"
+        assert (change["kind"] == "history_loaded") == (events is not None), change
         self.loaded.add(race_id)
         state = {
             number: dict(row)
             for number, row in stored.items()
             if row["race_id"] == race_id and (events is None or row["event_id"] in events)
         }
-        later = [row for row in later if row["kind"] == "loaded" or row["race_id"] == race_id]
+        later = [row for row in later if row["race_id"] == race_id]
         for row in later:
-            if row["kind"] == "loaded" and row["race_id"] == race_id:  # of these it is told later
+            if row["kind"] == "history_loaded":  # of these it is told later
                 told_later = set(row["fields"]["event_ids"])
                 state = {number: each for number, each in state.items() if each["event_id"] not in told_later}
         assert not state.keys() & self.state.keys(), "loaded twice"
         for row in reversed(later):
-            if row["kind"] != "loaded" and row["registration_id"] in state:
+            if row["kind"] != "history_loaded" and row["registration_id"] in state:
                 person = state[row["registration_id"]]
                 for column, (before, after) in row["fields"].items():
                     assert person[column] == after, (row, person)
@@ -355,27 +356,23 @@ def _active(truth: RegistrationTruth, race_id: int) -> Row:
 
 
 def _removed(truth: RemovedTruth, race_id: int, *, listed: bool) -> Row:
-    """A tombstone; of one never listed before, also what the removed list says of the person."""
+    """A tombstone with what the removed list says of the person; of one never listed before, the rest too."""
     row: Row = {
         "race_id": race_id,
         "removed_at": _instant(truth.last_modified),
         "removed_reason": truth.reason,
         "new_registration_id": truth.new_registration_id,
-    }
+    } | _user(truth.fields, {})
     if listed:
         return row
     money = {name: truth.fields[name] for name in _REMOVED_MONEY}
-    return (
-        row
-        | _user(truth.fields, {})
-        | {
-            "event_id": truth.event_id,
-            "bib_num": None,
-            "registered_at": _instant(truth.registered_at),
-            "last_modified_at": _instant(truth.last_modified),
-            "payment_info": {k: v for k, v in money.items() if isinstance(v, Decimal)} or None,
-        }
-    )
+    return row | {
+        "event_id": truth.event_id,
+        "bib_num": None,
+        "registered_at": _instant(truth.registered_at),
+        "last_modified_at": _instant(truth.last_modified),
+        "payment_info": {k: v for k, v in money.items() if isinstance(v, Decimal)} or None,
+    }
 
 
 def _user(fields: Mapping[str, Any], left: Row) -> Row:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from importlib import resources
+from pathlib import Path
+
 import psycopg
 import pytest
 
@@ -12,7 +16,7 @@ def test_a_connection_over_a_network_is_given_time_outs(database_url: str) -> No
     with psycopg.connect(with_time_outs(database_url)) as connection:
         options = connection.info.get_parameters()
 
-    assert (options["tcp_user_timeout"], options["keepalives_idle"]) == ("30000", "15")
+    assert (options["tcp_user_timeout"], options["keepalives_idle"]) == ("15000", "5")
     assert options["dbname"] == psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
 
 
@@ -27,8 +31,21 @@ def test_what_the_user_says_stays(given: str, kept: dict[str, str]) -> None:
     found = psycopg.conninfo.conninfo_to_dict(with_time_outs(given))
 
     assert {name: found[name] for name in kept} == kept
-    assert found["tcp_user_timeout"] == "30000"
+    assert found["tcp_user_timeout"] == "15000"
 
 
 def test_what_cannot_be_read_is_left_to_whoever_connects_with_it() -> None:
     assert with_time_outs("nonsense") == "nonsense"
+
+
+def test_no_connection_is_opened_without_them() -> None:
+    # The embedded server is reached by a socket; the original's database is given them by itself.
+    apart = {"watched.py", "embedded.py", "original.py"}
+    store = Path(str(resources.files("bibwire.store")))
+    opening = re.compile(
+        r"psycopg\.connect\(|psycopg\.(Async)?Connection\.connect\(|[^.]AsyncConnectionPool\("
+    )
+
+    found = {file.name for file in store.rglob("*.py") if opening.search(file.read_text("utf-8"))}
+
+    assert found <= apart

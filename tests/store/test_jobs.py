@@ -21,7 +21,7 @@ import psycopg
 import pytest
 
 from bibwire.domain.errors import DatabaseUnavailable
-from bibwire.store import embedded, jobs_engine, jobs_schema, migrate
+from bibwire.store import connections, embedded, jobs_engine, jobs_schema, migrate
 from bibwire.store.database import Database, open_database
 from bibwire.store.jobs import Jobs, Periodic, Task
 from tests.children import ROOT
@@ -454,6 +454,7 @@ def test_a_fetch_does_not_compare_each_job_with_each(
 
     async def run() -> list[int]:
         async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            await connections.settle_async(connection)
             await jobs_engine.configure(connection)
             cursor = await connection.execute("SELECT * FROM procrastinate_register_worker_v1()")
             [worker_id] = await cursor.fetchone() or (0,)

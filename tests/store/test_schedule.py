@@ -78,7 +78,8 @@ def furnish(
             "partners": partners,
             "races": races,
             "now": now,
-            "later": now + timedelta(hours=3),
+            # Sooner than whatever is planned is planned anew.
+            "later": now + timedelta(minutes=30),
             "start": start,
             "calls": calls,
         },

@@ -199,3 +199,20 @@ def test_nobody_connects_but_in_one_place() -> None:
             if pool or direct or called.endswith((".AsyncConnection.connect", ".Connection.connect")):
                 elsewhere.append(f"{file.relative_to(source)}:{node.lineno} {called}")
     assert elsewhere == []
+
+
+def test_a_policy_that_hides_rows_is_an_error(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as superuser:
+        superuser.execute("CREATE TABLE public.hidden (number integer)")
+        superuser.execute("INSERT INTO public.hidden VALUES (1)")
+        superuser.execute("ALTER TABLE public.hidden ENABLE ROW LEVEL SECURITY")
+        superuser.execute("CREATE ROLE sees_nothing LOGIN")
+        try:
+            superuser.execute("GRANT SELECT ON public.hidden TO sees_nothing")
+            ours = connections.connect(make_conninfo(database_url, user="sees_nothing"))
+
+            with ours, pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+                ours.execute("SELECT count(*) FROM public.hidden")
+        finally:
+            superuser.execute("DROP OWNED BY sees_nothing")
+            superuser.execute("DROP ROLE sees_nothing")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bibwire.domain.errors import InvariantBroken, SettingsError
+from bibwire.domain.errors import CredentialSealed, InvariantBroken, SettingsError
 from bibwire.domain.secrets import Secret
 from bibwire.store import vault
 from bibwire.store.vault import Vault, load_key, parse_key
@@ -59,7 +59,7 @@ def test_a_value_with_any_bit_flipped_does_not_open() -> None:
 
     for index in range(len(sealed)):
         flipped = sealed[:index] + bytes([sealed[index] ^ 1]) + sealed[index + 1 :]
-        with pytest.raises((InvariantBroken, SettingsError)):
+        with pytest.raises((InvariantBroken, CredentialSealed)):
             open_sealed(flipped)
 
 
@@ -69,7 +69,7 @@ def test_a_value_cut_off_does_not_open() -> None:
 
 
 def test_another_key_is_told_from_a_damaged_value() -> None:
-    with pytest.raises(SettingsError, match="does not fit the stored credentials"):
+    with pytest.raises(CredentialSealed, match="encrypted with another key"):
         open_sealed(seal("canary"), key=bytes(32))
 
 
@@ -131,6 +131,24 @@ def test_a_key_file_that_is_named_is_never_made(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="does not exist"):
         load_key(key=None, key_file=tmp_path / "other.key", home=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@posix_only
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "huge"])
+def test_a_key_file_that_is_no_small_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "secret.key"
+    if kind == "pipe":
+        os.mkfifo(path, 0o600)
+    elif kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "folder":
+        path.mkdir(0o700)
+    else:
+        path.touch(0o600)
+        os.truncate(path, 1 << 40)
+
+    with pytest.raises(SettingsError, match="key file"):
+        load_key(key=None, key_file=path, home=tmp_path)
 
 
 def _load(home: str) -> bytes:

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from bibwire.api.exact import masked_copy
+from bibwire.api.exact import LIGHT
+from bibwire.api.outline import is_light, outline
 from bibwire.domain.errors import (
     AccessLost,
     AnswerUnreadable,
@@ -32,6 +33,8 @@ from bibwire.domain.errors import (
 
 _LONGEST_VENDOR_TEXT: Final = 200
 _BOM: Final = b"\xef\xbb\xbf"
+# "Wed, 30 September 2026 12:00:00 GMT"; a header may hold 64 kB of anything.
+_LONGEST_DATE: Final = 64
 
 
 class _Probe(msgspec.Struct):
@@ -56,7 +59,7 @@ def retry_after_seconds(headers: Mapping[str, str], *, now: datetime | None = No
         headers: By lower-case name.
         now: What an HTTP date in it is measured from, where the answer has no `Date`.
     """
-    text = headers.get("retry-after", "").strip()
+    text = headers.get("retry-after", "").strip()[:_LONGEST_DATE]
     if text.isascii() and text.isdigit():
         return float(min(int(text[:12]), 10**9))
     until = parse_http_date(text)
@@ -69,7 +72,7 @@ def retry_after_seconds(headers: Mapping[str, str], *, now: datetime | None = No
 def parse_http_date(text: str) -> datetime | None:
     """Return an HTTP date as an instant; None if it is not one."""
     try:
-        parsed = parsedate_to_datetime(text)
+        parsed = parsedate_to_datetime(text[:_LONGEST_DATE])
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
     if parsed.tzinfo is None:  # "-0000": UTC of unknown origin
@@ -110,24 +113,32 @@ def _error_of(status: int, body: bytes, headers: Mapping[str, str]) -> BibwireEr
 
 def _probe(body: bytes) -> _Probe | None:
     """Return the error of a JSON document (empty without one); None if it is not JSON."""
-    body = body.strip()
-    decoder: msgspec.json.Decoder[Any] = _object_probe if body[:1] == b"{" else _any_probe
+    found = _probe_text(body) if is_light(body) else None
+    if found is None and (parts := outline(body)) is not None:
+        found = _probe_text(parts.frame)
+    return found
+
+
+def _probe_text(body: bytes) -> _Probe | None:
+    decoder: msgspec.json.Decoder[Any] = _object_probe if first_sign(body) == b"{" else _any_probe
     try:
         found = decoder.decode(body)
     except (ValueError, RecursionError):
-        masked = masked_copy(body)
-        if masked is None:
-            return None
-        try:
-            found = decoder.decode(masked)
-        except (ValueError, RecursionError):
-            return None
+        return None
     return found if isinstance(found, _Probe) else _Probe()
 
 
+def first_sign(body: bytes) -> bytes:
+    """Return the first sign that is no white space; b"" if there is none near the beginning."""
+    return body[:LIGHT].lstrip()[:1]
+
+
 def _parse(raw: msgspec.Raw) -> Any:
+    text = bytes(raw)
+    if len(text) > LIGHT:  # an error that long says nothing to anybody
+        return "(unreadable)"
     try:
-        return msgspec.json.decode(raw) if bytes(raw) else None
+        return msgspec.json.decode(text) if text else None
     except (ValueError, RecursionError):
         return "(unreadable)"
 
@@ -140,10 +151,11 @@ def _redirected(status: int) -> BibwireError:
 
 
 def _not_json(status: int, body: bytes, headers: Mapping[str, str]) -> BibwireError:
-    kind = "an empty body" if not body.strip() else "a body that is not JSON"
-    if body.lstrip()[:1] == b"<":
+    sign = first_sign(without_bom(body))
+    kind = "a body that is not JSON" if sign else "an empty body"
+    if sign == b"<":
         kind = "a page of HTML or XML"
-    elif body.lstrip()[:1] in (b"{", b"["):
+    elif sign in (b"{", b"["):
         kind = "half a JSON document"
     if status == 200:
         return AnswerUnreadable(f"the vendor answered with {kind}")
@@ -225,6 +237,7 @@ def _readable(value: object) -> str:
     """Return the vendor's sentence on one line and not too long; "" if it is no text."""
     if not isinstance(value, str):
         return ""
+    value = value[: 4 * _LONGEST_VENDOR_TEXT]
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in value).split())
     if len(line) <= _LONGEST_VENDOR_TEXT:
         return line

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
+from functools import partial
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import stamina
 
+from bibwire.api import haste
 from bibwire.api import teams as team_rows
 from bibwire.api.answers import check_answer, parse_http_date, retry_after_seconds
+from bibwire.api.apart import apart
+from bibwire.api.dates import VendorTime
 from bibwire.api.endpoints import (
     PARTICIPANT_COUNTS,
     PARTICIPANTS,
@@ -30,27 +34,38 @@ from bibwire.api.endpoints import (
     TEAMS,
     Endpoint,
 )
-from bibwire.api.paging import Fullness, page_of
+from bibwire.api.exact import LIGHT
+from bibwire.api.paging import Fullness, Numbered, Unordered, page_of
 from bibwire.api.participants import decode_participant
 from bibwire.api.races import count_races, decode_counts, decode_race, decode_race_list
+from bibwire.api.reach import Reach
 from bibwire.api.retry import Backoff
 from bibwire.api.rows import Cut, cut
 from bibwire.api.transport import Answer, Transport, check_base_url
 from bibwire.clock import Clock
-from bibwire.domain.errors import AnswerUnreadable, BadRecord, BibwireError, Throttled
+from bibwire.domain.errors import (
+    AnswerUnreadable,
+    BadRecord,
+    BibwireError,
+    RetryLater,
+    Throttled,
+    VendorUnreachable,
+)
 from bibwire.domain.records import Dated, Page, RacePage, RawRow, TeamPage, UnreadableRow
-from bibwire.domain.secrets import CallerRegistration, Credential
+from bibwire.domain.secrets import CallerRegistration, Credential, Secret
 
 __all__ = ["CallMade", "Permits", "VendorClient", "check_base_url"]
 
 _T = TypeVar("_T")
 _Parameters = list[tuple[str, str]]
+_Asked = tuple[Endpoint, int, tuple[int, ...], datetime | None, int, int | None]
 
-# Without the vendor's `Date` the moment before sending is the best there is. The margin is for
-# a clock of ours that is fast: an `as_of` too early costs rows read twice, one too late costs rows.
-_CLOCK_MARGIN: Final = timedelta(seconds=60)
-# If instead ours is that slow, the cursor lags behind by as much: rows are read twice, none is lost.
-_FAR_AHEAD: Final = timedelta(minutes=5)
+_MOST_WALKS: Final = 5
+
+# Pages of the race list, 1,000 races each: no account comes near. A list that goes on is none.
+_MOST_LIST_PAGES: Final = 100
+# Most calls are answered in less.
+_LAST_MOMENT_SECONDS: Final = 2.0
 
 
 class Permits(Protocol):
@@ -60,12 +75,17 @@ class Permits(Protocol):
         """
         Wait until one more call may be made; yield the seconds waited because of throttling.
 
+        A VendorUnreachable raised inside means that nothing was sent: the call counts as not made.
+
         Raises:
             Blocked: Throttling makes it wait longer than `patience_seconds`.
         """
 
     async def throttled(self, reason: str, seconds: float) -> None:
         """Let nobody call for that many seconds: the vendor asked for fewer calls."""
+
+    async def answered(self, *, accepted: bool) -> None:
+        """Note the end of a call that was not throttled; not `accepted`: the vendor did not answer it."""
 
     async def record(self, endpoint: str, *, failed: bool, bytes_received: int, seconds: float) -> None:
         """Add an attempt that ended to the statistics. Must not raise."""
@@ -78,7 +98,8 @@ class CallMade:
 
     `status` is None without an answer; `error` names what was wrong, None if nothing was.
     `bytes_received` are those on the wire; `seconds` are in flight, without waiting for a
-    permit. `attempt` counts from 1.
+    permit. `attempt` counts from 1. `sent` is false where no connection was made: the vendor knows
+    nothing of it, and `error` says why in words for people.
     """
 
     endpoint: str
@@ -87,6 +108,7 @@ class CallMade:
     bytes_received: int
     seconds: float
     attempt: int
+    sent: bool = True
 
 
 class VendorClient:
@@ -101,6 +123,9 @@ class VendorClient:
         on_call: Called after each attempt. Must not raise.
         may_call: Called before each attempt; what it raises ends the call.
         aside: Entered while a call that failed waits for its next attempt.
+        reach: What is known of the way to the vendor, shared by the clients of a process.
+        vendor_time: What is known of the vendor's clock, over all clients; by default, of this one.
+        proxy: See `Transport`.
     """
 
     def __init__(
@@ -116,21 +141,29 @@ class VendorClient:
         on_call: Callable[[CallMade], None] | None = None,
         may_call: Callable[[], None] | None = None,
         aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        vendor_time: VendorTime | None = None,
         max_attempts: int = 8,
+        reach: Reach | None = None,
+        proxy: Secret | None = None,
     ) -> None:
+        self._reach = reach or Reach(clock)
         self._transport = Transport(
             base_url=base_url,
             credential=credential,
             caller=caller,
             timeout_seconds=timeout_seconds,
+            proxy=proxy,
         )
         self._permits = permits
         self._clock = clock
+        self.vendor_time = vendor_time or VendorTime(clock)
         self._retry_seconds = retry_seconds
         self._on_call = on_call
         self._may_call = may_call
         self._aside = aside
         self._max_attempts = max_attempts
+        # A listing that has no order, while it is given out, and what was asked for it.
+        self._numbered: tuple[_Asked, Numbered] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,10 +191,13 @@ class VendorClient:
         Args:
             end_date: The last day; None: without end.
             soonest_first: By date and not by name: of a list cut short, the nearest races are there.
+
+        Raises:
+            AnswerUnreadable: The list repeats itself, or does not end.
         """
         size = RACES.page_size or 0
         fullness = Fullness(size)
-        number, before = 1, frozenset[int]()
+        number, shown = 1, set[int]()
         while True:
             page = await self._call(
                 RACES,
@@ -177,12 +213,15 @@ class VendorClient:
             )
             is_full = fullness.is_full(count_races(page))
             ids = frozenset(race.race_id for race in page.races)
-            if is_full and ids and ids == before:
-                raise AnswerUnreadable("the vendor sends the same page of races again and again")
+            if is_full and ids and ids <= shown:
+                raise AnswerUnreadable("the vendor sends the same races again and again")
             yield page
             if not is_full:
                 return
-            number, before = number + 1, ids
+            if number == _MOST_LIST_PAGES:
+                raise AnswerUnreadable(f"the vendor's race list does not end after {number:,} pages")
+            shown |= ids
+            number += 1
 
     async def race(self, race_id: int) -> RacePage:
         """Return a race with its events of all years; the list of races shows the present ones alone."""
@@ -308,8 +347,7 @@ class VendorClient:
             after=0,
             page_size=size,
             fullness=Fullness(size),
-            answered_at=dated.answered_at,
-            as_of=dated.as_of,
+            dated=dated,
         )
         rows: list[RawRow] = []
         unreadable = list(page.unreadable)
@@ -349,12 +387,14 @@ class VendorClient:
                 after=after,
                 page_size=size,
                 fullness=fullness,
-                answered_at=dated.answered_at,
-                as_of=dated.as_of,
+                dated=dated,
             )
 
         coming: asyncio.Task[Page] | None = None
+        ask = (endpoint, race_id, asked, modified_after, size, longest_page)
         try:
+            if self._numbered is not None and self._numbered[0] == ask and after:
+                raise Unordered("these rows are not in order, as was seen before")
             page = await fetch(after)
             while True:
                 if ahead and page.through is not None:
@@ -364,12 +404,70 @@ class VendorClient:
                     return
                 page = await (coming or fetch(page.through))
                 coming = None
+        except Unordered:
+            coming = None
+            found = await self._in_no_order(*ask)
+            for page in found.pages(after=after, page_size=size):
+                # Kept for whoever asks page by page: each would cost all of them.
+                self._numbered = None if page.is_last else (ask, found)
+                yield page
         finally:
             if coming is not None:
                 coming.cancel()
                 await asyncio.wait([coming])
                 if not coming.cancelled():
                     coming.exception()  # looked at, or asyncio complains that nobody did
+
+    async def _in_no_order(
+        self,
+        endpoint: Endpoint,
+        race_id: int,
+        asked: tuple[int, ...],
+        modified_after: datetime | None,
+        size: int,
+        longest_page: int | None,
+    ) -> Numbered:
+        """
+        Read a listing page by page, by number, until nothing can be missing.
+
+        Raises:
+            AnswerUnreadable: Something still is after several walks.
+        """
+        if self._numbered is not None and self._numbered[0] == (
+            endpoint,
+            race_id,
+            asked,
+            modified_after,
+            size,
+            longest_page,
+        ):
+            return self._numbered[1]
+        found: Numbered | None = None
+        for _ in range(_MOST_WALKS):
+            before = -1 if found is None else found.found
+            fullness, number = Fullness(size, longest=longest_page), 1
+            while True:
+                parameters: _Parameters = [("results_per_page", str(size)), ("page", str(number))]
+                if modified_after is not None:
+                    parameters.append(("modified_after_timestamp", _epoch(modified_after)))
+                answer, dated = await self._cut(endpoint, race_id, asked, parameters)
+                found = found or Numbered(asked, dated)
+                is_new = found.add(answer)
+                if not fullness.is_full(answer.received):
+                    break
+                if not is_new:
+                    raise AnswerUnreadable("the vendor sends the same page of rows again and again")
+                number += 1
+            found.end_walk()
+            if found.found > before:
+                continue
+            # Changes and removed rows are counted by nobody.
+            is_counted = endpoint is PARTICIPANTS and modified_after is None
+            if not is_counted or found.meets(await self.participant_counts(race_id, asked)):
+                return found
+        raise AnswerUnreadable(
+            f"the vendor lists its rows in no order, and {_MOST_WALKS} times not all that there are"
+        )
 
     async def _cut(
         self, endpoint: Endpoint, race_id: int, event_ids: Sequence[int], parameters: _Parameters
@@ -391,7 +489,13 @@ class VendorClient:
         """Make the call until it is answered, refused, or given up."""
         query = [*endpoint.fixed.items(), *parameters]
         path = endpoint.path_for(race_id)
-        backoff = Backoff(clock=self._clock, retry_seconds=self._retry_seconds, aside=self._aside)
+        hurried = haste.present()
+        backoff = Backoff(
+            clock=self._clock,
+            retry_seconds=min(self._retry_seconds, hurried.retry_seconds if hurried else math.inf),
+            reach=self._reach,
+            aside=self._aside,
+        )
         async for attempt in stamina.retry_context(on=backoff, attempts=self._max_attempts, timeout=None):
             with attempt:
                 await backoff.pause()
@@ -410,19 +514,32 @@ class VendorClient:
         if self._may_call is not None:
             self._may_call()
         patience = backoff.patience_seconds(number)
-        async with self._permits.permit(endpoint.name, patience_seconds=patience) as waited:
-            if number > 1:
-                backoff.spend(waited)
-            sent_at, started = self._clock.now(), self._clock.monotonic()
-            outcome: Answer | BibwireError | None = None
-            try:
-                outcome = await self._transport.get(path, query)
-            finally:
-                seconds = self._clock.monotonic() - started
-                # A machine that was asleep meanwhile may have stopped the one, a clock set back the other.
-                in_flight = max(seconds, (self._clock.now() - sent_at).total_seconds())
-                if outcome is None:  # cancelled: the vendor may have counted it all the same
-                    self._report(CallMade(endpoint.name, None, "Cancelled", 0, seconds, number))
+        outcome: Answer | BibwireError | None = None
+        leaving: asyncio.CancelledError | None = None
+        try:
+            async with self._permits.permit(endpoint.name, patience_seconds=patience) as waited:
+                if number > 1:
+                    backoff.spend(waited)
+                self._reach.check()
+                sent_at, started = self._clock.now(), self._clock.monotonic()
+                try:
+                    outcome, leaving = await _to_its_end(self._get(path, query))
+                finally:
+                    seconds = self._clock.monotonic() - started
+                    # A machine asleep meanwhile may have stopped the one, a clock set back the other.
+                    in_flight = max(seconds, (self._clock.now() - sent_at).total_seconds())
+                    if outcome is None:  # cancelled: the vendor may have counted it all the same
+                        self._reach.gave_up()
+                        self._report(CallMade(endpoint.name, None, "Cancelled", 0, seconds, number))
+                if isinstance(outcome, VendorUnreachable):
+                    raise outcome
+        except VendorUnreachable:
+            if outcome is None:
+                raise  # known without an attempt
+        if leaving is not None:  # the answer came, and the call is over; but nobody wants it any more
+            self._report(CallMade(endpoint.name, None, "Cancelled", 0, seconds, number))
+            raise leaving
+        assert outcome is not None
         backoff.spend(seconds)
         backoff.retry_after_seconds = None
 
@@ -432,36 +549,62 @@ class VendorClient:
             result = outcome
         else:
             status, received = outcome.status, outcome.bytes_received
-            backoff.retry_after_seconds = retry_after_seconds(outcome.headers, now=self._clock.now())
-            result = self._read(outcome, sent_at, in_flight, read)
+            backoff.retry_after_seconds = retry_after_seconds(outcome.headers, now=self.vendor_time.now())
+            work = partial(self._read, outcome, started, seconds, in_flight, read)
+            result = work() if len(outcome.body) <= LIGHT else await apart(work)
         said = f"{type(result).__name__}: {result}" if isinstance(result, BibwireError) else None
-        self._report(CallMade(endpoint.name, status, said, received, seconds, number))
+        sent = not isinstance(result, VendorUnreachable)
+        self._report(
+            CallMade(endpoint.name, status, said if sent else str(result), received, seconds, number, sent)
+        )
         await self._permits.record(
             endpoint.name, failed=said is not None, bytes_received=received, seconds=seconds
         )
         if isinstance(result, Throttled):
             await self._permits.throttled(str(result), backoff.pause_asked_seconds())
+        else:
+            await self._permits.answered(accepted=not isinstance(result, RetryLater))
         if isinstance(result, BibwireError):
             raise result
         return result[0]
 
+    async def _get(self, path: str, query: _Parameters) -> Answer | BibwireError:
+        """Send the request, and note what its end tells of the way to the vendor."""
+        hurried, began_at = haste.present(), self._clock.monotonic()
+        if hurried is None:
+            outcome = await self._transport.get(path, query)
+        else:
+            loop = asyncio.get_running_loop()
+            silent = loop.call_later(hurried.silent_seconds, hurried.on_silent)
+            try:
+                outcome = await self._transport.get(path, query, timeout_seconds=hurried.timeout_seconds)
+            finally:
+                silent.cancel()
+        if isinstance(outcome, VendorUnreachable):
+            self._reach.failed(outcome, began_at=began_at)
+        elif isinstance(outcome, Answer):
+            self._reach.reached()
+        else:
+            self._reach.gave_up()
+        return outcome
+
     def _read(
         self,
         answer: Answer,
-        sent_at: datetime,
+        started: float,
+        seconds: float,
         in_flight: float,
         read: Callable[[bytes, Dated], _T],
     ) -> tuple[_T] | BibwireError:
-        answered_at = parse_http_date(answer.headers.get("date", ""))
-        # One server whose clock is far ahead would carry the cursor past changes to come.
-        if answered_at is None or answered_at > self._clock.now() + _FAR_AHEAD:
-            dated = Dated(sent_at - _CLOCK_MARGIN, sent_at - _CLOCK_MARGIN)
-        else:
-            # The rows may have been read as soon as it was sent, and what came after be behind.
-            as_of = answered_at - timedelta(seconds=in_flight)
-            dated = Dated(answered_at, as_of.replace(microsecond=0))
         try:
             check_answer(answer.status, answer.body, answer.headers)
+            # After the check: what a proxy answers in the vendor's place tells nothing of its clock.
+            dated = self.vendor_time.dated(
+                parse_http_date(answer.headers.get("date", "")),
+                sent=started,
+                received=started + seconds,
+                in_flight=in_flight,
+            )
             return (read(answer.body, dated),)
         except BibwireError as error:
             # The vendor's own words may be in it; and the chain may hold the body.
@@ -472,6 +615,28 @@ class VendorClient:
     def _report(self, call: CallMade) -> None:
         if self._on_call is not None:
             self._on_call(call)
+
+
+async def _to_its_end(call: Coroutine[Any, Any, _T]) -> tuple[_T, asyncio.CancelledError | None]:
+    """
+    Await a call; who is cancelled meanwhile lets it come to its end for a moment.
+
+    A call that is broken off goes on at the vendor, and keeps its place for as long as it may last.
+
+    Raises:
+        CancelledError: It did not end in time.
+    """
+    task = asyncio.create_task(call)
+    try:
+        return await asyncio.shield(task), None
+    except asyncio.CancelledError as leaving:
+        try:
+            await asyncio.wait([task], timeout=_LAST_MOMENT_SECONDS)
+        finally:
+            task.cancel()
+        if task.done() and not task.cancelled():
+            return task.result(), leaving
+        raise
 
 
 def _epoch(instant: datetime) -> str:

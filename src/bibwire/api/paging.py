@@ -4,23 +4,28 @@ The rules by which pages make a complete listing. Pure.
 A listing is walked by `registration_id`, ascending: each page is asked for with the last id of
 the one before, so that no row can be skipped that stands throughout. Whatever would break that
 (rows out of order, at or before the id asked after, more than were asked for) is an error and
-never a page.
+never a page. The last page needs no order: nothing is asked for after it. Where order cannot be
+had, pages are asked for by number, several times over, and the whole is compared (`Numbered`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from datetime import datetime
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from bibwire.api.rows import Cut
 from bibwire.domain.errors import AnswerUnreadable, ListingNotTrusted
-from bibwire.domain.records import Page, UnreadableRow
+from bibwire.domain.records import Dated, Page, RawRow, UnreadableRow
 
 # What page sizes are limited to is not documented everywhere. A limit is a round number.
 _ROUND: Final = 50
 # The documented default: a limit that nobody told us of is not below it.
 _LEAST_LIMIT: Final = 50
+
+
+class Unordered(AnswerUnreadable):
+    """The listing cannot be walked by id. Asked again it is not in order either."""
 
 
 class Fullness:
@@ -70,8 +75,7 @@ def page_of(
     after: int,
     page_size: int,
     fullness: Fullness,
-    answered_at: datetime,
-    as_of: datetime,
+    dated: Dated,
 ) -> Page:
     """
     Return what was cut as the page after that id.
@@ -80,39 +84,109 @@ def page_of(
     is not documented, and that row was in the page before.
 
     Raises:
-        AnswerUnreadable: If sort or after were ignored, or the walk would not advance.
+        Unordered: If sort or after were ignored, or the walk would not advance.
         ListingNotTrusted: If several events were asked for and the answer does not fit them.
     """
     several = len(asked_event_ids) > 1
     if several and cut.received > page_size:
         # A limit for each event instead of all: the ids then advance past rows not shown.
         raise ListingNotTrusted("the vendor sent more rows than were asked for over several events")
-    if not cut.in_order:
-        raise AnswerUnreadable("the vendor's rows are not sorted by registration_id as asked")
-    if cut.rows and cut.rows[0].registration_id < after:
-        raise AnswerUnreadable("the vendor sent rows from before after_registration_id")
-
-    rows, unreadable = cut.rows, list(cut.unreadable)
-    if rows and rows[0].registration_id == after:
-        rows = rows[1:]
-    asked = frozenset(asked_event_ids)
-    strangers = [row for row in rows if row.event_id is not None and row.event_id not in asked]
-    if strangers:
-        if several:
-            raise ListingNotTrusted("the vendor sent rows of events that were not asked for")
-        unreadable += [UnreadableRow("event not asked for", row.raw) for row in strangers]
-        rows = [row for row in rows if row.event_id is None or row.event_id in asked]
-
     through: int | None = None
     if fullness.is_full(cut.received):
         through = cut.last_id
-        if through is None or through <= after:
-            raise AnswerUnreadable("a full page of the vendor's does not advance the listing")
+        odd = ""
+        if not cut.in_order:
+            odd = "the vendor's rows are not sorted by registration_id as asked"
+        elif cut.rows and cut.rows[0].registration_id < after:
+            odd = "the vendor sent rows from before after_registration_id"
+        elif through is None or through <= after:
+            odd = "a full page of the vendor's does not advance the listing"
+        if odd:
+            raise ListingNotTrusted(odd) if several else Unordered(odd)
+
+    rows, unreadable = asked_for(cut, asked_event_ids)
+    rows = [row for row in rows if row.registration_id != after]
     return Page(
         rows=rows,
         unreadable=unreadable,
-        answered_at=answered_at,
+        answered_at=dated.answered_at,
         after=after,
         through=through,
-        as_of=as_of,
+        as_of=dated.as_of,
+        claimed=dated.claimed,
     )
+
+
+def asked_for(cut: Cut, asked_event_ids: Collection[int]) -> tuple[Sequence[RawRow], list[UnreadableRow]]:
+    """
+    Return the rows of the events asked for, and what is to be set aside.
+
+    Raises:
+        ListingNotTrusted: If several events were asked for and rows of others came.
+    """
+    asked = frozenset(asked_event_ids)
+    strangers = [row for row in cut.rows if row.event_id is not None and row.event_id not in asked]
+    if not strangers:
+        return cut.rows, list(cut.unreadable)
+    if len(asked) > 1:
+        raise ListingNotTrusted("the vendor sent rows of events that were not asked for")
+    rows = [row for row in cut.rows if row.event_id is None or row.event_id in asked]
+    aside = [UnreadableRow("event not asked for", row.raw) for row in strangers]
+    return rows, [*cut.unreadable, *aside]
+
+
+class Numbered:
+    """
+    A listing put together from numbered pages, whose rows stand in no order that is known.
+
+    What changes while it is read moves rows from one page to another, so that a walk over all pages
+    may miss some. Walks are added up until one shows nobody new; of active people the vendor's own
+    counts must be met, too.
+    """
+
+    def __init__(self, asked_event_ids: Collection[int], dated: Dated) -> None:
+        self._asked = asked_event_ids
+        self._dated = dated
+        self._rows: dict[int, RawRow] = {}
+        self._unreadable: dict[bytes, UnreadableRow] = {}
+        self._shown: set[int | bytes] = set()
+
+    def add(self, cut: Cut) -> bool:
+        """Add a page; say whether it shows anything that this walk has not shown yet."""
+        rows, unreadable = asked_for(cut, self._asked)
+        self._rows |= {row.registration_id: row for row in rows}
+        self._unreadable |= {row.raw: row for row in unreadable}
+        before = len(self._shown)
+        self._shown |= {row.registration_id for row in rows} | {row.raw for row in unreadable}
+        return len(self._shown) > before
+
+    def end_walk(self) -> None:
+        self._shown.clear()
+
+    @property
+    def found(self) -> int:
+        """How much was found by all walks."""
+        return len(self._rows) + len(self._unreadable)
+
+    def meets(self, counts: Mapping[int, int]) -> bool:
+        """Say whether there are as many rows of each event as the vendor counts."""
+        listed = Counter(row.event_id for row in self._rows.values())
+        short = sum(max(0, counts.get(event_id, 0) - listed[event_id]) for event_id in self._asked)
+        return short <= len(self._unreadable)
+
+    def pages(self, *, after: int, page_size: int) -> Iterator[Page]:
+        """Yield the rows with ids above `after`, as if they had come in order."""
+        ids = sorted(each for each in self._rows if each > after)
+        unreadable = list(self._unreadable.values())
+        for start in range(0, len(ids) or 1, page_size):
+            part = ids[start : start + page_size]
+            through = part[-1] if start + page_size < len(ids) else None
+            yield Page(
+                rows=[self._rows[each] for each in part],
+                unreadable=unreadable if start == 0 else [],
+                answered_at=self._dated.answered_at,
+                after=after if start == 0 else ids[start - 1],
+                through=through,
+                as_of=self._dated.as_of,
+                claimed=self._dated.claimed,
+            )

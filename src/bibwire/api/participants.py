@@ -13,6 +13,8 @@ from datetime import date, datetime
 from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
+
 from bibwire.api.exact import decode_record, plain_int
 from bibwire.api.fields import int4, positive, put_back, take, take_bib, take_text
 from bibwire.domain.errors import BadRecord
@@ -31,6 +33,19 @@ _TEAM: Final = (
     "team_gender",
     "team_bib_num",
 )
+_OF_PERSON: Final = frozenset(
+    [
+        "user_id",
+        "first_name",
+        "middle_name",
+        "last_name",
+        "email",
+        "phone",
+        "dob",
+        "gender",
+        "address",
+    ]
+)
 _MONEY: Final = (
     "race_fee",
     "offline_payment_amount",
@@ -43,6 +58,68 @@ _MONEY: Final = (
     "amount_paid",
     "usatf_discount_amount_in_cents",
 )
+
+
+_BIB: Final = b'"bib_num":'
+_MODIFIED: Final = b'"last_modified":'
+# Of so many digits each number fits its column.
+_BIB_DIGITS: Final = 9
+_EPOCH_DIGITS: Final = 10
+
+
+class _Moving(msgspec.Struct, gc=False):
+    bib_num: Any = msgspec.UNSET
+    last_modified: Any = msgspec.UNSET
+
+
+_moving: Final = msgspec.json.Decoder(_Moving)
+
+
+def without_bib(raw: bytes) -> bytes | None:
+    """
+    Return a record's text without the values of its bib and of its last change.
+
+    Two records with the same are the same in all else: what is left out is null or a plain number
+    that fits its column, and stands at the same place. None if it is not so simple.
+    """
+    bib, modified = raw.find(_BIB), raw.find(_MODIFIED)
+    if not 0 <= bib < modified:
+        return None
+    bib += len(_BIB)
+    bib_end = raw.find(b",", bib, bib + _BIB_DIGITS + 1)
+    value = raw[bib:bib_end]
+    if bib_end < 0 or not (value.isdigit() or value == b"null"):
+        return None
+    modified += len(_MODIFIED)
+    end = raw.find(b",", modified, modified + _EPOCH_DIGITS + 1)
+    if end < 0 or not raw[modified:end].isdigit():
+        return None
+    return raw[:bib] + raw[bib_end:modified] + raw[end:]
+
+
+def bib_and_time(raw: bytes) -> tuple[int | None, datetime] | None:
+    """
+    Return the bib and the time of the last change, if they are what `without_bib` left out.
+
+    None if these stand anywhere else, or a second time. JSON text holds a quote only behind a
+    backslash, so that a key and its colon are never part of a text.
+    """
+    if raw.count(_BIB) != 1 or raw.count(_MODIFIED) != 1:
+        return None
+    try:
+        moving = _moving.decode(raw)
+    except (ValueError, RecursionError):
+        return None
+    bib, modified = moving.bib_num, moving.last_modified
+    shown = b"null" if bib is None else b"%d" % bib if type(bib) is int else b""
+    at = raw.find(_BIB) + len(_BIB)
+    if not shown or raw[at : at + len(shown) + 1] != shown + b",":
+        return None
+    at = raw.find(_MODIFIED) + len(_MODIFIED)
+    moment = from_epoch(modified) if type(modified) is int else None
+    if moment is None or raw[at : at + _EPOCH_DIGITS + 1].split(b",")[0] != b"%d" % modified:
+        return None
+    return bib, moment
 
 
 def decode_participant(raw: bytes, event_id: int | None = None) -> Registration:
@@ -81,8 +158,18 @@ def decode_removed(raw: bytes, event_id: int | None) -> Removal:
             record["removed_reason"] = reason
         reason = "unknown"
     new_id = take(record, "new_registration_id", positive)
+    said = _said(record)
     registration = _registration(record, removed_at, event_id)
-    return Removal(registration.registration_id, removed_at, reason, new_id, registration)
+    return Removal(registration.registration_id, removed_at, reason, new_id, registration, said)
+
+
+def _said(record: dict[str, Any]) -> frozenset[str]:
+    """Return the columns of a person that a removed row speaks of."""
+    user = record.get("user")
+    said = _OF_PERSON.intersection(user) if type(user) is dict else frozenset[str]()
+    if "address" in said:
+        said |= {"city", "state", "country_code"}
+    return said | {"age"} if "age" in record else said
 
 
 def _take_removed_at(record: dict[str, Any]) -> datetime | None:

@@ -7,19 +7,25 @@ without a zone, or with one nobody knows, is read as US Eastern; `timezone` keep
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from bibwire.api.answers import without_bom
+from bibwire.api.answers import first_sign, without_bom
+from bibwire.api.apart import step
 from bibwire.api.distances import parse_distance
-from bibwire.api.exact import Originals, decode_record, masked_copy, plain_int
+from bibwire.api.exact import decode_storable, is_bounded, plain_int
 from bibwire.api.fields import take, take_text
+from bibwire.api.outline import MOST_ROWS, is_light, outline
 from bibwire.domain.errors import AnswerUnreadable, BadRecord
-from bibwire.domain.instants import EASTERN, parse_moment, parse_us_date, race_zone
+from bibwire.domain.instants import EASTERN, parse_moment, parse_us_date, race_zone, zone_named
 from bibwire.domain.records import Dated, Event, Race, RacePage, UnreadableRow
+
+# A thousand races have some thousand events, and a series a hundred.
+_MOST_EVENTS: Final = 100_000
 
 
 class _RaceList(msgspec.Struct):
@@ -38,20 +44,30 @@ def decode_race_list(body: bytes, dated: Dated) -> RacePage:
     """
     Return one page of the race list.
 
-    A race that cannot be read goes to `unreadable`, and so does an event, whose race stays.
+    A race that cannot be read goes to `unreadable`, and so does an event, whose race stays. What
+    could not be kept as sent of a race that is there stands in `faults`.
 
     Raises:
         AnswerUnreadable: If the body is no race list at all.
     """
-    body = without_bom(body).strip()
     races: list[Race] = []
     unreadable: list[UnreadableRow] = []
-    for raw in _race_slices(body):
+    faults: list[UnreadableRow] = []
+    unread: list[int | None] = []
+    events = 0
+    for raw in _race_slices(without_bom(body)):
+        step()
         try:
-            races.append(_race(raw, unreadable))
+            races.append(race := _race(raw, unreadable, faults))
+            events += len(race.events)
         except BadRecord as error:
             unreadable.append(UnreadableRow(str(error), raw))
-    return RacePage(races=races, unreadable=unreadable, dated=dated)
+            unread.append(_race_id_in(raw))
+        if events + len(unreadable) > _MOST_EVENTS:
+            raise AnswerUnreadable("the vendor's answer has far more events than a list of races can")
+    return RacePage(
+        races=races, unreadable=unreadable, dated=dated, faults=faults, unread_race_ids=tuple(unread)
+    )
 
 
 def decode_race(body: bytes, dated: Dated) -> RacePage:
@@ -61,9 +77,9 @@ def decode_race(body: bytes, dated: Dated) -> RacePage:
     Raises:
         AnswerUnreadable: If the body is not one race.
     """
-    body = without_bom(body).strip()
+    body = without_bom(body)
     # One client has seen an array around it.
-    page = decode_race_list(b'{"races":%b}' % (body if body.startswith(b"[") else b"[%b]" % body), dated)
+    page = decode_race_list(b'{"races":%b}' % (body if first_sign(body) == b"[" else b"[%b]" % body), dated)
     if len(page.races) != 1:
         raise AnswerUnreadable("the vendor's answer is not a race")
     return page
@@ -78,8 +94,9 @@ def decode_counts(body: bytes) -> dict[int, int]:
             decide that rows are gone, so half of one is worse than none.
     """
     counts: dict[int, int] = {}
+    body = without_bom(body)
     try:
-        rows = _counts.decode(without_bom(body)).participant_counts
+        rows = _counts.decode(body).participant_counts if is_bounded(body) else None
     except (ValueError, RecursionError):
         rows = None
     for row in rows or ():
@@ -98,23 +115,29 @@ def decode_counts(body: bytes) -> dict[int, int]:
 
 def count_races(page: RacePage) -> int:
     """Return how many races the page's answer held, readable or not."""
-    broken = sum(not row.reason.startswith(_EVENT_OF) for row in page.unreadable)
-    return len(page.races) + broken
+    return len(page.races) + len(page.unread_race_ids)
 
 
-_EVENT_OF: Final = "an event of race "
+_RACE_ID: Final = re.compile(rb'"race_id"[ ]?:[ ]?"?([0-9]{1,18})(?![0-9])')
+
+
+def _race_id_in(raw: bytes) -> int | None:
+    """Return the id a race that cannot be read seems to have."""
+    found = _RACE_ID.search(raw)
+    return int(found[1]) if found is not None else None
 
 
 def _race_slices(body: bytes) -> list[bytes]:
-    slices = _slices(body)
+    slices = _slices(body) if is_light(body) else None
+    if slices is not None and len(slices) > MOST_ROWS:
+        raise AnswerUnreadable("the vendor's answer has far more races than were asked for")
     if slices is not None:
         return [bytes(slice_) for slice_ in slices]
-    masked = masked_copy(body)
-    slices = _slices(masked) if masked is not None else None
-    if masked is None or slices is None:
+    parts = outline(body)
+    slices = _slices(parts.frame) if parts is not None else None
+    if parts is None or slices is None:
         raise AnswerUnreadable("the vendor's answer is not a list of races")
-    originals = Originals(body, masked)
-    return [originals.of(slice_) for slice_ in slices]
+    return [parts.row(slice_) for slice_ in slices]
 
 
 def _slices(document: bytes) -> list[msgspec.Raw] | None:
@@ -124,15 +147,14 @@ def _slices(document: bytes) -> list[msgspec.Raw] | None:
         return None
 
 
-def _race(raw: bytes, unreadable: list[UnreadableRow]) -> Race:
-    record = decode_record(raw)
+def _race(raw: bytes, unreadable: list[UnreadableRow], faults: list[UnreadableRow]) -> Race:
+    record, problems = decode_storable(raw)
     wrapped = record.get("race")
     if "race_id" not in record and type(wrapped) is dict:
         record = wrapped
     race_id = plain_int(record.pop("race_id", None))
     if race_id is None or race_id <= 0:
         raise BadRecord("the race_id is missing or not a positive 64-bit number")
-
     name = take_text(record, "name")
     timezone = take_text(record, "timezone")
     url = take_text(record, "url")
@@ -141,15 +163,25 @@ def _race(raw: bytes, unreadable: list[UnreadableRow]) -> Race:
         record["address"] = address
         address = None
     zone = race_zone(timezone)
+    reasons = [f"race {race_id} is kept without it: {'; '.join(problems)}"] if problems else []
+    if timezone and zone_named(timezone) is None:
+        reasons.append(
+            f"the time zone of race {race_id} is not known: its times are read as US Eastern, and it is "
+            "polled as on a race day wherever on Earth that may be"
+        )
+    if reasons:
+        # Together, because an entry of the quarantine is known by its text.
+        faults.append(UnreadableRow("; ".join(reasons), raw))
 
     events: list[Event] = []
     sent = record.pop("events", None)
     if type(sent) is list:
         for item in sent:
+            step()
             try:
                 events.append(_event(item, race_id, zone))
             except BadRecord as error:
-                reason = f"{_EVENT_OF}{race_id}: {error}"
+                reason = f"an event of race {race_id}: {error}"
                 unreadable.append(UnreadableRow(reason, raw))
     elif sent is not None:
         record["events"] = sent

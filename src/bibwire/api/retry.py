@@ -3,8 +3,9 @@ Which error again, after how long.
 
 `stamina` runs the attempts and counts them; what is decided here is whether there is another
 one and what it waits for: exponential with jitter, never less than the vendor's Retry-After,
-within a total of seconds. It waits by the clock it is given, which stamina has no place
-for, so the hook answers 0 and `pause` waits before the next attempt.
+within a total of seconds. Where the vendor cannot even be connected to, that is found out for all
+calls together (`api/reach.py`) and given up sooner. It waits by the clock it is given, which
+stamina has no place for, so the hook answers 0 and `pause` waits before the next attempt.
 
 Where the vendor asks for fewer calls, that concerns every process: the pause is computed here,
 kept by the permits, and waited for in line for the next one.
@@ -17,8 +18,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
+from bibwire.api.reach import Reach
 from bibwire.clock import Clock
-from bibwire.domain.errors import Blocked, RetryLater, Throttled
+from bibwire.domain.errors import Blocked, RetryLater, Throttled, VendorUnreachable
 
 _FIRST_WAIT_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 15.0
@@ -40,10 +42,12 @@ class Backoff:
         *,
         clock: Clock,
         retry_seconds: float,
+        reach: Reach,
         aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         self._clock = clock
         self._aside = aside
+        self._reach = reach
         self._left_seconds = retry_seconds
         self._failures = 0
         self._wait_seconds = 0.0
@@ -77,8 +81,11 @@ class Backoff:
             if (self.retry_after_seconds or 0.0) > self._left_seconds:
                 return False
             wait = self.pause_asked_seconds()
+        wait = min(wait, self._left_seconds)
+        if isinstance(error, VendorUnreachable) and self._reach.is_lost(in_seconds=wait):
+            return False
         self._failures += 1
-        self._wait_seconds = min(wait, self._left_seconds)
+        self._wait_seconds = wait
         return 0.0
 
     async def pause(self) -> None:

@@ -15,11 +15,14 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from bibwire.api.answers import without_bom
-from bibwire.api.exact import Originals, masked_copy, plain_int
+from bibwire.api.answers import first_sign, without_bom
+from bibwire.api.apart import step
+from bibwire.api.exact import is_bounded, plain_int, storable
+from bibwire.api.outline import MOST_ROWS, Outline, is_light, outline
 from bibwire.domain.errors import AnswerUnreadable
 from bibwire.domain.records import RawRow, UnreadableRow
 
+_ROWS_A_STEP: Final = 64
 TEMPLATE_ID: Final = -1  # the vendor's blank form, never a person
 
 
@@ -88,12 +91,11 @@ def cut(body: bytes, asked_event_ids: Collection[int]) -> Cut:
     Raises:
         AnswerUnreadable: If the body is not of a known shape.
     """
-    body = without_bom(body).strip()
-    originals: Originals | None = None
-    elements = _decode_elements(body)
-    if elements is None and (masked := masked_copy(body)) is not None:
-        elements = _decode_elements(masked)
-        originals = Originals(body, masked)
+    body = without_bom(body)
+    parts: Outline | None = None
+    elements = _decode_elements(body) if is_light(body) else None
+    if elements is None and (parts := outline(body)) is not None:
+        elements = _decode_elements(parts.frame)
     if elements is None:
         raise AnswerUnreadable("the vendor's answer is not a list of participants by event")
 
@@ -109,7 +111,9 @@ def cut(body: bytes, asked_event_ids: Collection[int]) -> Cut:
         inside = event.participants if event is not None else None
         for raws in (inside, element.participants):  # in the order they stand on the wire
             if isinstance(raws, list):
-                _cut_list(raws, enclosing, originals, by_id, result)
+                _cut_list(raws, enclosing, parts, by_id, result)
+        if result.received > MOST_ROWS:
+            raise AnswerUnreadable("the vendor's answer has far more rows than were asked for")
     result.rows = [by_id[key] for key in sorted(by_id)]
     result.last_id = result.rows[-1].registration_id if result.rows else None
     return result
@@ -118,16 +122,18 @@ def cut(body: bytes, asked_event_ids: Collection[int]) -> Cut:
 def _cut_list(
     raws: Sequence[msgspec.Raw],
     enclosing: int | None,
-    originals: Originals | None,
+    parts: Outline | None,
     by_id: dict[int, RawRow],
     result: Cut,
 ) -> None:
     last = 0
     decode = _ids.decode
-    for slice_ in raws:
-        raw = bytes(slice_) if originals is None else originals.of(slice_)
+    for number, slice_ in enumerate(raws):
+        if number % _ROWS_A_STEP == 0:
+            step()
+        raw = bytes(slice_) if parts is None else parts.row(slice_)
         try:
-            ids = decode(slice_)
+            ids = decode(raw) if parts is None else _ids_of(raw)
         except (ValueError, RecursionError):
             result.received += 1
             result.unreadable.append(UnreadableRow("the row is not a JSON object", raw))
@@ -164,9 +170,20 @@ def _cut_list(
         result.received += 1
 
 
-def _decode_elements(body: bytes) -> list[_Element] | None:
+def _ids_of(raw: bytes) -> _Ids:
+    """Return the ids of a row in which there may be what no database can hold; it is refused later."""
+    if not is_bounded(raw):
+        raise ValueError("too large to be read")
     try:
-        if body[:1] == b"[":
+        return _ids.decode(raw)
+    except (ValueError, RecursionError):
+        return _ids.decode(storable(raw)[0])
+
+
+def _decode_elements(body: bytes) -> list[_Element] | None:
+    sign = first_sign(body)
+    try:
+        if sign == b"[":
             elements = _elements.decode(body)
             if all(element.is_known for element in elements):
                 return elements
@@ -176,7 +193,7 @@ def _decode_elements(body: bytes) -> list[_Element] | None:
                 for element, slice_ in zip(elements, slices, strict=True)
             ):
                 return elements
-        elif body[:1] == b"{":
+        elif sign == b"{":
             element = _one_element.decode(body)
             if element.is_known or {"event"} <= _keys.decode(body).keys() <= _KEYS:
                 return [element]

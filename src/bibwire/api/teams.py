@@ -14,9 +14,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from bibwire.api.answers import without_bom
-from bibwire.api.exact import Originals, decode_record, masked_copy, plain_int
+from bibwire.api.answers import first_sign, without_bom
+from bibwire.api.apart import step
+from bibwire.api.exact import decode_storable, plain_int
 from bibwire.api.fields import int4, positive, take, take_bib, take_text
+from bibwire.api.outline import MOST_ROWS, Outline, is_light, outline
 from bibwire.api.paging import Fullness
 from bibwire.domain.errors import AnswerUnreadable, BadRecord, ListingNotTrusted
 from bibwire.domain.instants import from_epoch
@@ -48,12 +50,13 @@ class Cut:
     The teams of one answer, each once, with their text as sent.
 
     `received` counts every record as it stands there: by it a full page is told, and to ask once
-    more is better than to stop too soon.
+    more is better than to stop too soon. `faults` are what could not be kept as sent of teams that are.
     """
 
     rows: list[tuple[Team, bytes]] = field(default_factory=list)
     unreadable: list[UnreadableRow] = field(default_factory=list)
     received: int = 0
+    faults: list[UnreadableRow] = field(default_factory=list)
 
 
 def cut(body: bytes, asked_event_ids: Collection[int]) -> Cut:
@@ -66,12 +69,11 @@ def cut(body: bytes, asked_event_ids: Collection[int]) -> Cut:
     Raises:
         AnswerUnreadable: If the body is not of a known shape.
     """
-    body = without_bom(body).strip()
-    originals: Originals | None = None
-    elements = _decode_elements(body)
-    if elements is None and (masked := masked_copy(body)) is not None:
-        elements = _decode_elements(masked)
-        originals = Originals(body, masked)
+    body = without_bom(body)
+    parts: Outline | None = None
+    elements = _decode_elements(body) if is_light(body) else None
+    if elements is None and (parts := outline(body)) is not None:
+        elements = _decode_elements(parts.frame)
     if elements is None:
         raise AnswerUnreadable("the vendor's answer is not a list of teams")
 
@@ -84,30 +86,43 @@ def cut(body: bytes, asked_event_ids: Collection[int]) -> Cut:
         if event is not None and (only_asked is not None or len(elements) > 1):
             named = positive(event.event_id)
             enclosing = named if named is not None else only_asked
+        if result.received > MOST_ROWS:
+            raise AnswerUnreadable("the vendor's answer has far more teams than were asked for")
         inside = event.teams if event is not None else None
         for rows in (inside, element.teams):  # in the order they stand on the wire
             for slice_ in rows if isinstance(rows, list) else ():
+                step()
                 result.received += 1
-                raw = bytes(slice_) if originals is None else originals.of(slice_)
+                raw = bytes(slice_) if parts is None else parts.row(slice_)
                 try:
-                    _add(found, decode_team(raw, enclosing), raw)
+                    team, problems = decode_team_storable(raw, enclosing)
+                    _add(found, team, raw)
                 except BadRecord as error:
                     result.unreadable.append(UnreadableRow(str(error), raw))
+                else:
+                    if problems:
+                        reason = f"team {team.team_id} is kept without it: {'; '.join(problems)}"
+                        result.faults.append(UnreadableRow(reason, raw))
     result.rows = list(found.values())
     return result
 
 
 def decode_team(raw: bytes, event_id: int | None = None) -> Team:
+    """Return a team, as `decode_team_storable` does."""
+    return decode_team_storable(raw, event_id)[0]
+
+
+def decode_team_storable(raw: bytes, event_id: int | None = None) -> tuple[Team, list[str]]:
     """
-    Return a team.
+    Return a team, and what of it could not be kept as sent.
 
     Args:
         event_id: The event the answer's envelope names, if it does; the row's own wins.
 
     Raises:
-        BadRecord: If it has no usable id or holds what PostgreSQL cannot; the reason names nobody.
+        BadRecord: If it has no usable id; the reason names nobody.
     """
-    record = decode_record(raw)
+    record, problems = decode_storable(raw)
     wrapped = record.get("team")
     if "team_id" not in record and type(wrapped) is dict:  # as the vendor wraps races in their list
         record = wrapped
@@ -119,7 +134,7 @@ def decode_team(raw: bytes, event_id: int | None = None) -> Team:
         event_id = positive(own_event_id)
         if event_id is None:
             raise BadRecord("the event_id is not a positive 64-bit number")
-    return Team(
+    team = Team(
         team_id=team_id,
         event_id=event_id,
         name=take_text(record, "team_name"),
@@ -130,6 +145,7 @@ def decode_team(raw: bytes, event_id: int | None = None) -> Team:
         last_modified_at=take(record, "last_modified_ts", from_epoch),
         additional_data=record,
     )
+    return team, problems
 
 
 def page_of(
@@ -163,7 +179,12 @@ def page_of(
         raise AnswerUnreadable("the vendor sends the same page of teams again and again")
     shown |= new
     return TeamPage(
-        teams=teams, unreadable=unreadable, number=number, full=fullness.length, is_last=not is_full
+        teams=teams,
+        unreadable=unreadable,
+        number=number,
+        full=fullness.length,
+        is_last=not is_full,
+        faults=cut.faults,
     )
 
 
@@ -179,10 +200,11 @@ def _add(found: dict[int, tuple[Team, bytes]], team: Team, raw: bytes) -> None:
 
 def _decode_elements(body: bytes) -> list[_Element] | None:
     """Return the elements of an answer; None if it is of another shape."""
+    sign = first_sign(body)
     try:
-        if body[:1] == b"[":
+        if sign == b"[":
             elements = _elements.decode(body)
-        elif body[:1] == b"{":
+        elif sign == b"{":
             elements = [_one_element.decode(body)]
         else:
             return None

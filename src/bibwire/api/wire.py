@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from bibwire.api.answers import check_answer
-from bibwire.api.participants import decode_participant, decode_removed
+from bibwire.api.participants import bib_and_time, decode_participant, decode_removed, without_bib
 from bibwire.api.races import decode_counts, decode_race_list
 from bibwire.api.rows import cut
 from bibwire.domain.records import RawRow, UnreadableRow
 
 __all__ = [
+    "bib_and_time",
     "check_answer",
     "cut_participants",
     "cut_removed",
@@ -22,6 +23,7 @@ __all__ = [
     "decode_participant",
     "decode_race_list",
     "decode_removed",
+    "without_bib",
 ]
 
 

@@ -62,11 +62,14 @@ def adopt(
     from bibwire import logs
     from bibwire.cli.session import read_settings, work
     from bibwire.cli.terminal import complain, print_json
+    from bibwire.domain import pasted
     from bibwire.domain.secrets import Secret
     from bibwire.store import original as old
 
     settings = read_settings(summary=True)
-    source = settings.adopt_from if address is None else Secret(address.strip())
+    source = settings.adopt_from
+    if address is not None:
+        source = Secret(pasted.database_url(pasted.clean(address).text))
     if source is not None:
         logs.hide([source, *old.passwords(source.reveal())])
     if zone is not None:
@@ -148,8 +151,9 @@ async def _check(runtime: Runtime, name: str, credential: Credential) -> tuple[l
     calls: list[CallMade] = []
     if sys.stderr.isatty():
         typer.echo(f"Asking RunSignup about the key of {plain(name)} ...", err=True)
-    races = await runtime.check_credential(credential, calls.append)
-    return races, len(calls)
+    # A second run, and a dry one, change nothing.
+    races = await runtime.check_credential(credential, calls.append, keep_calls=False)
+    return races, sum(call.sent for call in calls)
 
 
 async def _check_name(runtime: Runtime, name: str) -> None:

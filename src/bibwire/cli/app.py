@@ -8,7 +8,7 @@ error; `--debug` adds where it came from.
 
 from __future__ import annotations
 
-import os
+import errno
 import re
 import sys
 from collections.abc import Sequence
@@ -32,11 +32,13 @@ from bibwire.cli import (
     reconcile,
     simulate,
     status,
+    streams,
     sync,
     verify,
     worker,
 )
 from bibwire.cli.help import teach
+from bibwire.cli.output import make_safe
 from bibwire.cli.session import ToldToEnd
 from bibwire.domain.errors import BibwireError, SettingsError
 
@@ -104,13 +106,15 @@ teach(partner.app, "partner")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    make_safe()
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Also after the command's name, where people put it once something has failed.
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
+    streams.open_missing()
     try:
         code = _run(given)
-        sys.stdout.flush()
+        streams.flush()
         return code
     except KeyboardInterrupt as error:
         # Whoever knows better how to go on says so.
@@ -118,9 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(told, error, debug)
         return TOLD_TO_END if isinstance(error, ToldToEnd) else STOPPED
     except BrokenPipeError:
-        # Whoever read our output (| head) has seen enough. Python would complain when it
-        # flushes standard output at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output (| head) has seen enough.
+        streams.drop_output()
         return 0
     except typer.TyperException as error:
         if not error.format_message():
@@ -143,6 +146,10 @@ def _run(arguments: list[str]) -> int:
             result = command.invoke(context)
     except typer.Exit as leave:
         return leave.exit_code
+    except SystemExit as leave:  # of the library that draws help, to which nobody listens any more
+        if leave.code == 1:
+            raise BrokenPipeError from None
+        return leave.code if isinstance(leave.code, int) else 0
     return result if isinstance(result, int) else 0
 
 
@@ -151,9 +158,37 @@ def _report(error: Exception, debug: bool) -> int:
     if known is not None:
         _say(_sentence(str(known)), error, debug)
         return WRONG_USE if isinstance(known, SettingsError) else FAILED
+    if _all_of(error, BrokenPipeError):
+        streams.drop_output()
+        return 0
+    system = _of_the_system(error)
+    if system is not None:
+        _say(_sentence(system), error, debug)
+        return FAILED
     told = f"{type(error).__name__}: {error}".splitlines()[0]
     _say(f"failed by a fault of its own ({told}). Please report it, with what --debug says.", error, debug)
     return FAILED
+
+
+def _all_of(error: BaseException, kind: type[BaseException]) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_all_of(part, kind) for part in error.exceptions)
+    return isinstance(error, kind)
+
+
+def _of_the_system(error: BaseException) -> str | None:
+    """Return what to say of an error that the system met us with: full disks, closed outputs and the like."""
+    if isinstance(error, BaseExceptionGroup):
+        found = [told for part in error.exceptions if (told := _of_the_system(part)) is not None]
+        return found[0] if len(found) == len(error.exceptions) else None
+    if not isinstance(error, OSError):
+        return None
+    output = streams.output_error(error)
+    if output is not None:
+        closed = output.errno == errno.EBADF
+        why = "is closed" if closed else f"cannot be written ({output.strerror})"
+        return f"Standard output {why}, so that the answer was not shown"
+    return streams.explained(error)
 
 
 def _first_of_ours(error: BaseException) -> BibwireError | None:

@@ -57,21 +57,24 @@ def backfill(
     The same command goes on where it was stopped. It takes at most half of the hour's calls and lets
     everything else go first: bibwire run can work beside it.
     """
+    from bibwire.cli import failures
     from bibwire.cli.session import read_settings, work
     from bibwire.cli.terminal import complain, print_json
 
     settings = read_settings(summary=True)
-    report = work(lambda runtime: load(runtime, settings, partner, since, until, race, dry_run), settings)
+
+    async def do(runtime: Runtime) -> tuple[BackfillReport, str | None]:
+        idle = await failures.nobody(runtime, partner)
+        return await load(runtime, settings, partner, since, until, race, dry_run), idle
+
+    report, idle = work(do, settings, make=False)
     if json:
         print_json(report.as_json())
     else:
-        show(report, dry_run=dry_run)
+        show(report, dry_run=dry_run, idle=idle)
     if report.errors:
-        first = report.errors[0]
-        more = f" (and {len(report.errors) - 1:,} more)" if len(report.errors) > 1 else ""
-        where = first.partner if first.race_id is None else f"{first.partner}, race {first.race_id}"
         done = "nothing could be loaded" if report.exit_code == 1 else "only a part could be loaded"
-        complain(f"{done}: {where}: {first.error}{more}. The same command tries again.")
+        complain(failures.sentence(report.errors, done, "The same command tries again."))
     raise typer.Exit(report.exit_code)
 
 
@@ -105,14 +108,14 @@ async def load(
         return await runtime.backfill(request, watch)
 
 
-def show(report: BackfillReport, *, dry_run: bool = False) -> None:
-    """Print what a backfill did, or would."""
-    from bibwire.cli import notes
+def show(report: BackfillReport, *, dry_run: bool = False, idle: str | None = None) -> None:
+    """Print what a backfill did, or would; `idle`: why it had nobody to work for."""
+    from bibwire.cli import failures, notes
     from bibwire.cli.terminal import console, counted, row, table
 
     out = console()
     if not report.partners:
-        out.print("No partner is active. Add one with: bibwire partner add NAME --api-key KEY")
+        out.print(idle or failures.NO_PARTNER)
         return
     left = report.races - report.races_before
     if not left and not report.errors:
@@ -143,10 +146,10 @@ def show(report: BackfillReport, *, dry_run: bool = False) -> None:
             )
     notes.show(out, report.notes)
     if report.errors:
-        failed = table(f"Failed ({len(report.errors):,})", "partner", "race", "why")
-        for error in report.errors:
-            which = "(all)" if error.race_id is None else str(error.race_id)
-            row(failed, (error.partner, which, error.error), style="red")
+        found = failures.rows(report.errors)
+        failed = table(f"Failed ({len(found):,})", "partner", "race", "why")
+        for each in found:
+            row(failed, each, style="red")
         out.print(failed)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bibwire.cli.options import LARGEST_ID, JsonOption, PartnerOption, RaceOption
-from bibwire.domain.errors import SettingsError
+from bibwire.domain.errors import BibwireError, FeedRewound, SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LAST = 50
 # Cells for a person's name.
 LEAST_WHO, LONGEST_WHO = 24, 40
+# How far the second line of a change stands in, where the first has no room; and where none has.
+INDENT, NARROWEST = 4, 20
 
 
 def add_to(app: typer.Typer) -> None:
@@ -47,7 +49,8 @@ def bibs(
     """
     Show bib changes, oldest first, at the time RunSignup says they were made.
 
-    With --follow --json, one JSON object a line. --json has also when each was seen here.
+    With --follow --json, one JSON object a line. --json has also when each was seen here. When races
+    are not fresh any more, and when they are again, is said on standard error.
     """
     from bibwire.cli.session import work
 
@@ -69,6 +72,11 @@ def bibs(
 
     try:
         work(do, make=False)
+    except FeedRewound as error:
+        from bibwire.store.partners import quoted
+
+        back = f"--partner {quoted(error.partner)} --since {error.agreed}"
+        raise BibwireError(f"{error}: go on with bibwire bibs --follow {back}.") from error
     except KeyboardInterrupt as stop:
         if not reached:
             raise
@@ -147,6 +155,7 @@ async def _follow(
     import asyncio
     from contextlib import aclosing
 
+    from bibwire.cli.freshness import watching
     from bibwire.cli.terminal import console, print_json
     from bibwire.store.follow import follow
 
@@ -155,7 +164,7 @@ async def _follow(
     if out.is_terminal and not json:
         _print_line(out, layout.header())
     feed = follow(runtime.reports, since=starts, partner_id=partner_id, race_id=race)
-    async with aclosing(feed) as changes:
+    async with watching(runtime, partner_id, race), aclosing(feed) as changes:
         async for change in changes:
             reached[change.partner] = change.seq
             if json:
@@ -173,6 +182,14 @@ def _as_json(change: Change) -> dict[str, object]:
 
 
 def _print_line(out: Console, text: Text) -> None:
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    if out.is_terminal and cell_len(text.plain) > out.width > NARROWEST:
+        # Between words, and what goes on stands below who it is about.
+        first, *rest = text.wrap(out, out.width)
+        more = Text(" ").join(rest).wrap(out, out.width - INDENT)
+        text = Text("\n").join([first, *(Text(" " * INDENT) + line for line in more)])
     out.print(text, soft_wrap=True)
     out.file.flush()
 

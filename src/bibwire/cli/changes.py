@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 STYLES = {
     "loaded": "cyan",
+    "history_loaded": "cyan",
     "registered": "blue",
     "edited": "default",
     "bib_assigned": "green",
@@ -30,8 +31,8 @@ def describe(change: Change) -> Text:
     from rich.text import Text
 
     text = Text(f"{change.seen_at.astimezone():%H:%M:%S} ")
-    text.append(f"{change.kind.replace('_', ' '):<13}", style=STYLES.get(change.kind, "default"))
-    if change.kind == "loaded":
+    text.append(f"{change.kind.replace('_', ' '):<13} ", style=STYLES.get(change.kind, "default"))
+    if change.registration_id is None:
         text.append(f"{plain(change.race)} ({change.race_id}) · {plain(change.partner)}")
         return text
     text.append(plain(person(change.first_name, change.last_name)), style="bold")

@@ -17,7 +17,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bibwire.cli import vendor
 from bibwire.domain.errors import BibwireError, SettingsError
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ COMPULSORY_FROM = datetime(2027, 1, 1, tzinfo=UTC)
 # Cursors are the vendor's times, so a difference loses nothing; but ages shown are off by it.
 CLOCK_TOLERANCE = timedelta(seconds=5)
 CLOCK_LIMIT = timedelta(minutes=5)
+# Other programs find their proxy there.
+PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 # A mirror of 400,000 people takes about 1 GB with its indexes.
 LITTLE_SPACE = 2_000_000_000
 NO_SPACE = 200_000_000
@@ -54,6 +55,9 @@ class Examination:
 
     settings: Settings
     findings: list[Finding] = field(default_factory=list)
+    # Seconds by which the clocks of the database and of the vendor are ahead of this computer's.
+    database_ahead: float | None = None
+    vendor_ahead: float | None = None
 
     def add(self, check: str, grade: Grade, found: str, fix: str = "") -> None:
         self.findings.append(Finding(check, grade, found, fix))
@@ -63,12 +67,14 @@ def examine(settings: Settings, now: Callable[[], datetime]) -> list[Finding]:
     """Check everything. `now` is this machine's clock."""
     examination = Examination(settings)
     _settings(examination, now())
-    _home(examination)
-    key = _key(examination)
-    with _conninfo(examination) as conninfo:
+    _zone(examination)
+    usable = _home(examination)
+    key = _key(examination, usable)
+    with _conninfo(examination, usable) as conninfo:
         if conninfo is not None and _database(examination, conninfo, now):
             _credentials(examination, conninfo, key, now())
     _vendor(examination, now)
+    _clocks(examination)
     return examination.findings
 
 
@@ -91,13 +97,32 @@ def _settings(to: Examination, now: datetime) -> None:
         )
 
 
-def _home(to: Examination) -> None:
+def _zone(to: Examination) -> None:
+    """Say where TZ is nothing: times are then shown, and daily ones kept, in UTC without a word."""
+    from bibwire.domain.instants import zone_named
+
+    name = os.environ.get("TZ", "").removeprefix(":")
+    # A path, or rules of its own such as EST5EDT,M3.2.0,M11.1.0, are read by the system.
+    if name.isalpha() and zone_named(name) is None:
+        fix = "set TZ to a zone like America/New_York, or unset it; BIBWIRE_TIMEZONE names the operator's"
+        to.add("time zone", "warn", f"TZ is {name!r}, which is no zone: times are shown in UTC", fix)
+
+
+def _home(to: Examination) -> bool:
+    """Return whether what is in the home can be looked at."""
     home = to.settings.home
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    try:
+        existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        fix = "give the user that runs Bibwire access to it, or set BIBWIRE_HOME"
+        to.add("home", "FAIL", f"{home} cannot be used: {why}", fix)
+        return False
     if existing != home:
         to.add("home", "warn", f"{home} does not exist yet", "bibwire init")
     elif not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
-        to.add("home", "FAIL", f"{home} is no folder we can write to", "mend its rights, or set BIBWIRE_HOME")
+        fix = "give the user that runs Bibwire access to it, or set BIBWIRE_HOME"
+        to.add("home", "FAIL", f"{home} is no folder we can write to", fix)
     else:
         to.add("home", "ok", str(home))
     free = shutil.disk_usage(existing).free
@@ -108,14 +133,19 @@ def _home(to: Examination) -> None:
     to.add(
         "disk space", grade, f"{free / 1e9:.1f} GB free at {existing}", "" if grade == "ok" else "make room"
     )
+    return existing != home or os.access(home, os.R_OK | os.X_OK)
 
 
-def _key(to: Examination) -> bytes | None:
+def _key(to: Examination, usable: bool) -> bytes | None:
     from bibwire.store.vault import KEY_FILE_NAME, load_key
 
     settings = to.settings
     made = settings.home / KEY_FILE_NAME
-    if settings.secret_key is None and settings.secret_key_file is None and not made.exists():
+    named = settings.secret_key is not None or settings.secret_key_file is not None
+    if not named and not usable:
+        to.add("key", "FAIL", f"{made} cannot be read", "see home")
+        return None
+    if not named and not made.exists():
         to.add("key", "warn", f"{made} does not exist yet", "bibwire init")
         return None
     try:
@@ -131,13 +161,17 @@ def _key(to: Examination) -> bytes | None:
 
 
 @contextmanager
-def _conninfo(to: Examination) -> Iterator[str | None]:
+def _conninfo(to: Examination, usable: bool) -> Iterator[str | None]:
     """Yield how to reach the database; the embedded one is started if it has been made before."""
     settings = to.settings
     if settings.database_url is not None:
         yield settings.database_url.reveal()
         return
     folder = settings.home / "postgres" / "data"
+    if not usable:
+        to.add("embedded PostgreSQL", "FAIL", f"{folder} cannot be read", "see home")
+        yield None
+        return
     if not folder.exists():
         to.add("embedded PostgreSQL", "warn", f"not made yet at {folder}", "bibwire init")
         yield None
@@ -185,9 +219,13 @@ def _database(to: Examination, conninfo: str, now: Callable[[], datetime]) -> bo
         to.add("lz4", "warn", "the server was built without it", fix)
     else:
         to.add("lz4", "ok", "available")
-    _clock(to, "database's clock", abs(health.now - now()))
+    to.database_ahead = (health.now - now()).total_seconds()
+    for denial in health.denials:
+        to.add(denial.check, "FAIL", denial.found, denial.fix)
     if health.schema == HEAD:
         to.add("schema", "ok", f"version {HEAD}")
+    elif health.schema is None and health.denials:
+        pass  # it may be there, and cannot be looked at
     elif health.schema is None:
         to.add("schema", "warn", "not made yet", "bibwire init")
     elif health.schema < HEAD:
@@ -195,18 +233,42 @@ def _database(to: Examination, conninfo: str, now: Callable[[], datetime]) -> bo
     else:
         fix = "it was used by a newer Bibwire: upgrade this one"
         to.add("schema", "FAIL", f"version {health.schema}, this Bibwire knows {HEAD}", fix)
-    return health.schema == HEAD
+    return health.schema == HEAD and not any(denial.check == "tables" for denial in health.denials)
 
 
 def _credentials(to: Examination, conninfo: str, key: bytes | None, now: datetime) -> None:
     from bibwire.store.vault import Vault
 
     if key is None:
+        _missing_key(to, conninfo)
         return
     try:
         asyncio.run(_open_credentials(to, conninfo, Vault(key), now))
     except BibwireError as error:
         to.add("partners", "FAIL", "cannot be read", str(error))
+
+
+def _missing_key(to: Examination, conninfo: str) -> None:
+    """Say that the key of what is stored is not there, if that is why there is none."""
+    from bibwire.store.database import open_database
+    from bibwire.store.partners import number_of_credentials
+    from bibwire.store.vault import is_key_missing, why_no_key_is_made
+
+    async def count() -> int:
+        async with open_database(conninfo, connections=1) as database:
+            return await number_of_credentials(database)
+
+    settings = to.settings
+    if not is_key_missing(key=settings.secret_key, key_file=settings.secret_key_file, home=settings.home):
+        return  # what is wrong with it is said
+    try:
+        stored = asyncio.run(count())
+    except BibwireError as error:
+        to.add("partners", "FAIL", "cannot be read", str(error))
+        return
+    if stored:
+        to.findings = [each for each in to.findings if each.check != "key"]
+        to.add("key", "FAIL", "cannot be used", why_no_key_is_made(settings.home, stored))
 
 
 async def _open_credentials(to: Examination, conninfo: str, vault: object, now: datetime) -> None:
@@ -248,6 +310,12 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object, now: 
         reports = Reports(database)
         await _races(to, reports)
         await _lists(to, reports)
+        for state in await reports.partners():
+            if state.blocked_until is not None or state.asked_until is not None:
+                until = state.asked_until or state.blocked_until
+                found = f"RunSignup asked for no calls before {until:%Y-%m-%d %H:%M} UTC"
+                fix = f'wait, or: bibwire partner unblock "{state.partner}"'
+                to.add(f"calls of {state.partner}", "warn", found, fix)
         await _events(to, reports, now)
 
 
@@ -296,11 +364,18 @@ async def _events(to: Examination, reports: Reports, now: datetime) -> None:
 
 
 def _vendor(to: Examination, now: Callable[[], datetime]) -> None:
+    from bibwire.api.probe import reach
+
     url = to.settings.api_url
+    ignored = [name for name in PROXY_VARIABLES if os.environ.get(name)]
+    if to.settings.proxy is not None:
+        to.add("proxy", "ok", "RunSignup is asked through the proxy of BIBWIRE_PROXY")
+    elif ignored:
+        to.add("proxy", "ok", f"none; {' and '.join(ignored)} is not read, only BIBWIRE_PROXY")
     try:
-        answer = vendor.reach(url)
-    except (OSError, ValueError) as error:
-        fix = "check the network, a proxy (HTTPS_PROXY) and BIBWIRE_API_URL"
+        answer = asyncio.run(reach(url, to.settings.proxy))
+    except BibwireError as error:
+        fix = "check the network, BIBWIRE_PROXY (where only a proxy gets out) and BIBWIRE_API_URL"
         to.add("RunSignup", "FAIL", f"{url} does not answer: {' '.join(str(error).split())}", fix)
         return
     if not answer.is_api and answer.status < 500:
@@ -314,13 +389,30 @@ def _vendor(to: Examination, now: Callable[[], datetime]) -> None:
         to.add("RunSignup's clock", "warn", "it sends no Date", "is a proxy in between?")
     else:
         # The header has whole seconds: at half of one it is right on average.
-        _clock(to, "RunSignup's clock", abs(answer.date + timedelta(seconds=0.5) - now()))
+        to.vendor_ahead = (answer.date + timedelta(seconds=0.5) - now()).total_seconds()
 
 
-def _clock(to: Examination, check: str, difference: timedelta) -> None:
-    grade: Grade = "ok" if difference <= CLOCK_TOLERANCE else "warn" if difference <= CLOCK_LIMIT else "FAIL"
-    fix = "" if grade == "ok" else "set this machine's clock: switch on time synchronisation (NTP)"
-    to.add(check, grade, f"differs from this machine's by {difference.total_seconds():.1f} s", fix)
+def _clocks(to: Examination) -> None:
+    from bibwire.domain.clocks import wrong_clock
+
+    database, vendor = to.database_ahead, to.vendor_ahead
+    # All are compared with the database's; where it does not answer, with this computer's.
+    base = database or 0.0
+    wrong = wrong_clock(
+        vendor_ahead=None if vendor is None else vendor - base,
+        computer_ahead=-base,
+        tolerance=CLOCK_TOLERANCE.total_seconds(),
+    )
+    for check, ahead in (("database's clock", database), ("RunSignup's clock", vendor)):
+        if ahead is None:
+            continue
+        difference = timedelta(seconds=abs(ahead))
+        differs = f"differs from this computer's by {difference.total_seconds():.1f} s"
+        if wrong is None or difference <= CLOCK_TOLERANCE:
+            to.add(check, "ok", differs)
+        else:
+            grade: Grade = "warn" if difference <= CLOCK_LIMIT else "FAIL"
+            to.add(check, grade, f"{differs}: {wrong.said}", wrong.fix)
 
 
 def _others_can_read(path: Path) -> bool:

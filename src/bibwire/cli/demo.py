@@ -2,7 +2,8 @@
 `bibwire demo`: the main job, live, against the simulated vendor, with nothing set up before.
 
 It takes no setting from the environment, so that it can neither meet a real key nor write
-into a real database. Whatever ends it, the server is stopped and its temporary folder removed.
+into a real database. Whatever ends it, be it kill -9, the server is stopped and its temporary folder
+removed.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def demo(
 
     import rsusim
     from bibwire import logs
+    from bibwire.cli.demo_guard import guarded
     from bibwire.cli.demo_home import demo_home
     from bibwire.domain.secrets import Secret
     from bibwire.settings import GivenSettings
@@ -61,7 +63,11 @@ def demo(
     life = rsusim.Life(world, rate=LIFE_RATE)
     logs.hide(Secret(account.api_secret) for account in world.accounts.values())
     logs.hide(Secret(account.api_key) for account in world.accounts.values())
-    with demo_home(home) as folder, rsusim.Server(world, life=life) as vendor:
+    with (
+        demo_home(home) as folder,
+        guarded(folder, remove=home is None),
+        rsusim.Server(world, life=life) as vendor,
+    ):
         world.clock.run(1.0)
         settings = GivenSettings(home=folder, api_url=vendor.base_url)
         asyncio.run(_perform(settings, world, seconds))

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bibwire.domain.errors import SettingsError
@@ -51,12 +51,16 @@ def demo_home(named: Path | None) -> Iterator[Path]:
 
 
 def _make_temporary() -> Path:
-    if os.name == "posix" and os.geteuid() == 0:
-        # The embedded server runs as a user of its own, who has to get in.
-        home = Path(tempfile.mkdtemp(prefix="bibwire-demo-", dir="/tmp"))
-        home.chmod(0o755)
-        return home
-    return Path(tempfile.mkdtemp(prefix="bibwire-demo-"))
+    as_root = os.name == "posix" and os.geteuid() == 0
+    # As root the embedded server runs as a user of its own, who has to get in.
+    places = ("/tmp", "/var/tmp") if as_root else (None,)  # noqa: S108  a folder of its own, made in it
+    for place in places:
+        with suppress(OSError):
+            home = Path(tempfile.mkdtemp(prefix="bibwire-demo-", dir=place))
+            if as_root:
+                home.chmod(0o755)
+            return home
+    raise SettingsError("No folder for temporary files can be written to: name a folder with --home.")
 
 
 def _check_unused(home: Path) -> None:

@@ -24,26 +24,35 @@ def discover(partner: PartnerOption = None, json: JsonOption = False) -> None:
     bibwire run does it by itself twice a day (BIBWIRE_DISCOVERY_TIMES) and hourly for races about to
     start. New races are loaded by bibwire run at once, or by the next bibwire sync.
     """
+    from bibwire.cli import failures
     from bibwire.cli.session import work
-    from bibwire.cli.terminal import as_fields, complain, console, plain, print_json, row, table
+    from bibwire.cli.terminal import as_fields, complain, console, print_json, row, table
+
+    idle: str | None = None
 
     async def do(runtime: Runtime) -> list[Found]:
+        nonlocal idle
+        idle = await failures.nobody(runtime, partner)
         found = [await runtime.discover(each) for each in await runtime.engine.chosen(partner)]
         await runtime.wake_planner()
         return found
 
-    found = work(do)
+    found = work(do, make=False)
     if json:
         print_json({"partners": [as_fields(each) for each in found]})
-    elif found:
+    elif found and not all(failures.out_of_reach([each.error or ""]) for each in found):
         numbers = ("races", "new races", "new events")
         shown = table("Race lists", "partner", *numbers, "error", right=numbers)
         for each in found:
             row(shown, (each.partner, each.races, each.new_races, each.new_events, each.error))
         console().print(shown)
-    else:
-        console().print("No partner is active. Add one with: bibwire partner add NAME --api-key KEY")
+    elif not found:
+        console().print(idle or failures.NO_PARTNER)
     failed = [each for each in found if each.error is not None]
     if failed:
-        complain(f"the race list of {plain(failed[0].partner)} was not read: {failed[0].error}")
+        from bibwire.engine.reports import SyncError
+
+        errors = [SyncError(each.partner, None, each.error or "") for each in failed]
+        done = "nothing was read" if len(failed) == len(found) else "not every race list was read"
+        complain(failures.sentence(errors, done, "Run it again then."))
         raise typer.Exit(1 if len(failed) == len(found) else 3)

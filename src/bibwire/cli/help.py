@@ -53,6 +53,7 @@ EXAMPLES = {
     "partner limit": ('bibwire partner limit "Peak Timing" 2000',),
     "partner pause": ('bibwire partner pause "Peak Timing"',),
     "partner resume": ('bibwire partner resume "Peak Timing"',),
+    "partner unblock": ('bibwire partner unblock "Peak Timing"',),
     "partner remove": ('bibwire partner remove "Peak Timing"',),
 }
 

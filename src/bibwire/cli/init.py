@@ -24,6 +24,8 @@ def init() -> None:
     settings = read_settings()
 
     async def do(runtime: Runtime) -> tuple[str, str, int]:
+        runtime.partners.check_key_at_hand()
+        await runtime.check_access()
         server = await runtime.reports.server()
         return server.version, server.database, len(await runtime.partners.list())
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bibwire.cli.options import LARGEST_ID, JsonOption, PartnerOption
-from bibwire.domain.errors import Blocked, BudgetSpent, SettingsError
+from bibwire.domain.errors import BibwireError, Blocked, BudgetSpent, DatabaseUnavailable, SettingsError
 
 if TYPE_CHECKING:
     from bibwire.runtime import Runtime
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # A bib is a 32-bit number in the mirror.
 LARGEST_BIB = 2**31 - 1
+# For all that is asked of RunSignup: with the start of the program, below ten.
+LIVE_SECONDS = 8.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -63,13 +65,15 @@ def lookup(
         # Whoever asks stands at a desk with a runner before it, and cannot wait for the next hour.
         runtime.on_wait = Patience(no_wait=True).wait
         try:
-            await runtime.engine.lookup_live(answers[0].partner, race, bib)
-        except (BudgetSpent, Blocked) as error:
+            await runtime.engine.lookup_live(answers[0].partner, race, bib, within_seconds=LIVE_SECONDS)
+        except (DatabaseUnavailable, SettingsError):
+            raise
+        except BibwireError as error:
             nonlocal stale
             stale = True
-            complain(
-                f"RunSignup was not asked: {str(error).rstrip('.')}. What follows is the mirror's answer."
-            )
+            asked = "was not asked" if isinstance(error, BudgetSpent | Blocked) else "gave no answer"
+            why = plain(str(error)).rstrip(".")
+            complain(f"RunSignup {asked}: {why}. What follows is the mirror's answer.")
         return await runtime.reports.lookup(bib, race, partner_id)
 
     answers = work(do, read_settings(summary=True), make=False)

@@ -18,8 +18,10 @@ import structlog
 import uvicorn
 from prometheus_client import make_asgi_app
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from bibwire.cli.exposition import registry_of
 from bibwire.domain.errors import DatabaseUnavailable, SettingsError
@@ -31,7 +33,11 @@ PATIENCE_SECONDS: Final = 3.0
 # What is broken off gets so long to end, twice.
 PARTING_SECONDS: Final = 0.5
 # Enough for a pair of monitors and people who look; beyond it 503 is answered.
-MOST_CONNECTIONS: Final = 20
+MOST_REQUESTS: Final = 20
+# Connections that ask nothing take no place from those that do: beyond so many, the one that has been
+# idle longest is closed, and each after a while.
+MOST_CONNECTIONS: Final = 40
+IDLE_SECONDS: Final = 10.0
 
 log = structlog.get_logger()
 
@@ -72,7 +78,7 @@ async def serving(listening: socket.socket, conninfo: str, stop: asyncio.Event) 
     scrapes = Scrapes(conninfo)
     config = uvicorn.Config(
         Starlette(routes=[Route(PATH, _App(scrapes), methods=["GET"])]),
-        http="h11",
+        http=_protocol(),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -80,7 +86,7 @@ async def serving(listening: socket.socket, conninfo: str, stop: asyncio.Event) 
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=MOST_CONNECTIONS + MOST_REQUESTS,
         timeout_graceful_shutdown=1,
     )
     server = _Server(config)
@@ -164,10 +170,67 @@ class _App:
 
     def __init__(self, scrapes: Scrapes) -> None:
         self._scrapes = scrapes
+        self._answering = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        registry = registry_of(await self._scrapes.facts())
-        await make_asgi_app(registry)(scope, receive, send)
+        if self._answering >= MOST_REQUESTS:
+            await PlainTextResponse("Too many scrapes at once.", 503)(scope, receive, send)
+            return
+        self._answering += 1
+        try:
+            registry = registry_of(await self._scrapes.facts())
+            await make_asgi_app(registry)(scope, receive, send)
+        finally:
+            self._answering -= 1
+
+
+def _protocol() -> type[H11Protocol]:
+    """Return how connections of one server are handled: those that idle make room for those that ask."""
+    # The longest idle first.
+    idle: dict[Idling, None] = {}
+
+    class Idling(H11Protocol):
+        _closing: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._idle()
+            if len(idle) > MOST_CONNECTIONS:
+                longest = next(iter(idle))
+                longest._busy()  # at once: it is told of its end later
+                longest.transport.abort()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            # Half a request, be it one sign a second, is none.
+            if self._answers():
+                self._busy()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if not self._answers():  # not the next one already
+                self._idle()
+
+        def _answers(self) -> bool:
+            cycle: RequestResponseCycle | None = self.cycle
+            return cycle is not None and not cycle.response_complete
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._busy()
+            super().connection_lost(exc)
+
+        def _idle(self) -> None:
+            self._busy()
+            idle[self] = None
+            self._closing = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.transport.abort)
+
+        def _busy(self) -> None:
+            idle.pop(self, None)
+            if self._closing is not None:
+                self._closing.cancel()
+                self._closing = None
+
+    return Idling
 
 
 class _Server(uvicorn.Server):

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 Kind = Literal["key", "v2", "bearer"]
 MOST_CALLS = 1_000_000
+# Bytes: of a file that never ends no more is read.
+LONGEST_SECRET = 65_536
+# Races of a page of the list, of which a new key's check reads one.
+LIST_PAGE = 1_000
 # Races named where a key does not see some.
 SHOWN_UNSEEN = 5
 
@@ -76,11 +80,12 @@ def add(
     async def do(runtime: Runtime) -> BackfillReport | None:
         await refuse_same_variable(runtime, name)
         await runtime.partners.check_new(name, credential)
-        races, calls = (None, 0) if no_check else await _check(runtime, credential)
+        limit = calls_per_hour or settings.calls_per_hour
+        races, calls = (None, 0) if no_check else await _check(runtime, credential, limit)
         partner = await runtime.partners.add(
             name,
             credential,
-            calls_per_hour=calls_per_hour or settings.calls_per_hour,
+            calls_per_hour=limit,
             verified=races is not None,
             calls_made=calls,
         )
@@ -163,7 +168,8 @@ def rotate(
     async def do(runtime: Runtime) -> None:
         partner = await runtime.partners.get(name)
         await runtime.partners.check_key(credential, of=partner)
-        races, calls = (None, 0) if no_check else await _check(runtime, credential)
+        limit = calls_per_hour or partner.calls_per_hour
+        races, calls = (None, 0) if no_check else await _check(runtime, credential, limit, every_race=True)
         if races is not None and not yes:
             unseen = await runtime.reports.races_not_among(partner.partner_id, races)
             if unseen:
@@ -178,7 +184,7 @@ def rotate(
         await runtime.wake_planner()
         _tell(f"Partner {partner.name} has a new key", partner, races)
 
-    work(do, settings)
+    work(do, settings, make=False)
 
 
 @app.command()
@@ -262,6 +268,28 @@ def remove(
     work(do, make=False)
 
 
+@app.command()
+def unblock(name: Name) -> None:
+    """
+    Make calls for a partner again at once, whatever pause RunSignup asked for.
+
+    A pause of more than 15 minutes is believed for 15, then one careful call is made: if that is answered,
+    all goes on. Use this where you know better, as on race day. If RunSignup refuses again, a new pause
+    begins. Where there is no pause, nothing is done.
+    """
+    from bibwire.cli.session import work
+
+    async def do(runtime: Runtime) -> tuple[Partner, bool]:
+        partner = await runtime.partners.get(name)
+        return partner, await runtime.unblock(partner)
+
+    partner, lifted = work(do, make=False)
+    if lifted:
+        typer.echo(f"The pause of {partner.name} is over: calls are made again.")
+    else:
+        typer.echo(f"There is no pause for {partner.name}; calls are made.")
+
+
 def _confirm(name: str, races: int, participants: int) -> None:
     if not sys.stdin.isatty():
         raise SettingsError(
@@ -298,7 +326,7 @@ def _read_credential(
 ) -> Credential:
     from bibwire.domain.secrets import Credential, Secret
 
-    api_key = (api_key or "").strip()
+    api_key = _word("API key", api_key or "")
     if kind == "bearer" and api_key:
         raise SettingsError(
             "A bearer token has no API key: leave --api-key out and give the token where the secret "
@@ -319,13 +347,15 @@ def _read_secret(what: str, from_stdin: bool, path: Path | None) -> Secret:
         raise SettingsError("--secret-stdin and --secret-file are both given: keep one of them.")
     if path is not None:
         try:
-            text = path.read_text("utf-8")
+            with path.open("rb") as file:
+                text = file.read(LONGEST_SECRET).decode("utf-8-sig")
         except OSError as error:
             raise SettingsError(f"The secret file {path} cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
             raise SettingsError(f"The secret file {path} holds no text.") from None
     elif from_stdin:
-        text = sys.stdin.read()
+        # Whatever encoding the terminal has: a key is ASCII, and what is not is told by name.
+        text = sys.stdin.buffer.read().decode("utf-8", "replace")
     elif sys.stdin.isatty():
         text = typer.prompt(what, hide_input=True, err=True)
     else:
@@ -333,21 +363,40 @@ def _read_secret(what: str, from_stdin: bool, path: Path | None) -> Secret:
             f"The {what} is asked for on a terminal, and there is none: "
             "use --secret-stdin or --secret-file FILE."
         )
-    text = text.strip()
+    text = _word(what, text)
     if not text:
         raise SettingsError(f"The {what} is empty; nothing was stored.")
-    if len(text.split()) > 1:
-        raise SettingsError(f"The {what} has to be one word without spaces; nothing was stored.")
     return Secret(text)
 
 
-async def _check(runtime: Runtime, credential: Credential) -> tuple[list[int], int]:
+def _word(what: str, text: str) -> str:
+    """Return a key without what was pasted along, and say so; what no key has is refused by name."""
+    from bibwire.cli.terminal import complain
+    from bibwire.domain import pasted
+
+    meant = pasted.clean(text)
+    if len(meant.text.split()) > 1:
+        raise SettingsError(f"The {what} has to be one word without spaces; nothing was stored.")
+    if odd := pasted.oddity(meant.text):
+        raise SettingsError(
+            f"The {what} holds {odd}, which no key of RunSignup has: copy it again. Nothing was stored."
+        )
+    if meant.found:
+        complain(f"The {what} was pasted with {meant.found}; that was taken out.")
+    return meant.text
+
+
+async def _check(
+    runtime: Runtime, credential: Credential, limit: int, *, every_race: bool = False
+) -> tuple[list[int], int]:
     """Ask the vendor which races the key sees; return them, and how many calls that took."""
     calls: list[CallMade] = []
     if sys.stderr.isatty():
         typer.echo("Asking RunSignup about the key ...", err=True)
     try:
-        races = await runtime.check_credential(credential, calls.append)
+        races = await runtime.check_credential(
+            credential, calls.append, every_race=every_race, calls_per_hour=limit
+        )
     except RetryLater as error:
         raise type(error)(
             f"The key could not be checked, nothing was stored: {str(error).rstrip('.')}. "
@@ -359,7 +408,7 @@ async def _check(runtime: Runtime, credential: Credential) -> tuple[list[int], i
         ) from error
     except BibwireError as error:
         raise type(error)(f"Nothing was stored: {error}") from error
-    return races, len(calls)
+    return races, sum(call.sent for call in calls)
 
 
 async def refuse_same_variable(runtime: Runtime, name: str) -> None:
@@ -375,6 +424,9 @@ async def refuse_same_variable(runtime: Runtime, name: str) -> None:
 
 
 def _tell(done: str, partner: Partner, races: list[int] | None) -> None:
-    seen = "unchecked" if races is None else f"it sees {counted(len(races), 'race')}"
+    seen = "unchecked"
+    if races is not None:
+        more = " or more" if len(races) >= LIST_PAGE else ""
+        seen = f"it sees {counted(len(races), 'race')}{more}"
     calls = counted(partner.calls_per_hour, "call")
     typer.echo(f"{done}: key ...{partner.fingerprint} ({seen}), {calls} an hour.")

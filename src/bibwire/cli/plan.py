@@ -45,6 +45,7 @@ def plan(partner: PartnerOption = None, json: JsonOption = False) -> None:
                         "partner": each.partner,
                         "calls_per_hour": each.calls_per_hour,
                         "blocked_until": each.blocked_until,
+                        "asked_until": each.asked_until,
                         "usable_calls_per_hour": each.plan.usable_calls_per_hour,
                         "planned_calls_per_hour": each.plan.planned_calls_per_hour,
                         "needed_calls_per_hour": each.plan.needed_calls_per_hour,
@@ -74,7 +75,7 @@ def plan(partner: PartnerOption = None, json: JsonOption = False) -> None:
 
 
 def _show(found: Outlook) -> None:
-    from bibwire.cli.terminal import console, counted, moment, plain, row, table
+    from bibwire.cli.terminal import console, counted, moment, plain, row, table, told_of_pause
 
     out = console()
     if found.paused:
@@ -86,6 +87,8 @@ def _show(found: Outlook) -> None:
             f"{moment(found.blocked_until)}.",
             style="yellow",
         )
+    if found.asked_until is not None:
+        out.print(told_of_pause(found.partner, found.asked_until, found.blocked_until), style="yellow")
     plan = found.plan
     shown = table(
         f"{plain(found.partner)}: {plan.planned_calls_per_hour:,.0f} calls/h planned of "

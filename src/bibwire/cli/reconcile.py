@@ -34,40 +34,42 @@ def reconcile(
     It finds edits that do not move RunSignup's dates, and registrations that vanished without a trace.
     Exit code 3: some races could not be reconciled, or something could not be decided.
     """
+    from bibwire.cli import failures
     from bibwire.cli.progress import sync_progress
     from bibwire.cli.session import read_settings, work
     from bibwire.cli.sync import Patience
     from bibwire.cli.terminal import complain, print_json
 
+    idle: str | None = None
+
     async def do(runtime: Runtime) -> ReconcileReport:
+        nonlocal idle
         from bibwire.engine.reconcile import ReconcileRequest
 
         runtime.on_wait = Patience(no_wait=False).wait
         request = ReconcileRequest(partner=partner, race_id=race, counts_only=counts_only)
+        idle = await failures.nobody(runtime, partner)
         with sync_progress() as watch:
-            return await runtime.reconcile(request, watch)
+            return await runtime.reconcile(request, failures.with_trouble(watch))
 
     report = work(do, read_settings(summary=True), make=False)
     if json:
         print_json(report.as_json())
     else:
-        show(report)
+        show(report, idle)
     if report.errors:
-        first = report.errors[0]
-        more = f" (and {len(report.errors) - 1:,} more)" if len(report.errors) > 1 else ""
-        where = first.partner if first.race_id is None else f"{first.partner}, race {first.race_id}"
-        complain(f"not everything could be reconciled: {where}: {first.error}{more}.")
+        complain(failures.sentence(report.errors, "not everything could be reconciled", "Run it again then."))
     raise typer.Exit(report.exit_code)
 
 
-def show(report: ReconcileReport) -> None:
-    """Print what reconciliations came to."""
-    from bibwire.cli import notes
+def show(report: ReconcileReport, idle: str | None = None) -> None:
+    """Print what reconciliations came to; `idle`: why there was nobody to work for."""
+    from bibwire.cli import failures, notes
     from bibwire.cli.terminal import Column, console, counted, fitted, plain
 
     out = console()
     if not report.partners:
-        out.print("No partner is active. Add one with: bibwire partner add NAME --api-key KEY")
+        out.print(idle or failures.NO_PARTNER)
         return
     told = [event for event in report.events if event["verdict"] != "same"]
     if told:

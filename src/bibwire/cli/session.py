@@ -23,9 +23,14 @@ def read_settings(*, summary: bool = False) -> Settings:
     import sys
 
     from bibwire import logs
+    from bibwire.cli.streams import check_descriptors
     from bibwire.cli.terminal import complain
+    from bibwire.domain.errors import SettingsError
     from bibwire.settings import load_settings
 
+    too_few = check_descriptors()
+    if too_few is not None:
+        raise SettingsError(too_few)
     settings = load_settings(warn=complain)
     logs.hide(settings.secrets())
     quiet = summary and sys.stderr.isatty() and "log_level" not in settings.model_fields_set
@@ -52,6 +57,11 @@ def work(do: Callable[[Runtime], Awaitable[T]], settings: Settings | None = None
     _check_home(settings)
     if not make:
         check_database_made(settings)
+    elif not _is_made(settings):
+        from bibwire.cli.terminal import complain
+
+        # Where the home was mistyped, that is how one finds out.
+        complain(f"making a new database in {settings.home} ...", prefix="")
     _check_key(settings)
 
     async def inside() -> T:
@@ -77,18 +87,45 @@ def check_database_made(settings: Settings) -> None:
     from bibwire.domain.errors import DatabaseUnavailable
 
     _check_home(settings)
-    if settings.database_url is None and not (settings.home / "postgres" / "data").exists():
+    if not _is_made(settings):
         raise DatabaseUnavailable(
             f"There is no database at {settings.home} yet: run bibwire init, or name the right folder in "
             "BIBWIRE_HOME or a server in BIBWIRE_DATABASE_URL."
         )
 
 
+def _is_made(settings: Settings) -> bool:
+    return settings.database_url is not None or (settings.home / "postgres" / "data").exists()
+
+
 def _check_home(settings: Settings) -> None:
+    """
+    Find out that the home cannot be used, before anything is done there.
+
+    Raises:
+        SettingsError: It cannot.
+    """
+    import os
+
     from bibwire.domain.errors import SettingsError
 
-    if settings.home.exists() and not settings.home.is_dir():
-        raise SettingsError(f"BIBWIRE_HOME has to be a folder, and {settings.home} is a file.")
+    home = settings.home
+    try:
+        exists = home.exists()
+        is_folder = home.is_dir()
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        raise SettingsError(
+            f"BIBWIRE_HOME cannot be used, {home}: {why}. Run Bibwire as the user who owns it, give that "
+            "user access, or name another folder."
+        ) from None
+    if exists and not is_folder:
+        raise SettingsError(f"BIBWIRE_HOME has to be a folder, and {home} is a file.")
+    if exists and not os.access(home, os.R_OK | os.X_OK):
+        raise SettingsError(
+            f"BIBWIRE_HOME cannot be read, {home}: run Bibwire as the user who owns it, or give the user "
+            "it runs as access."
+        )
 
 
 def _check_key(settings: Settings) -> None:

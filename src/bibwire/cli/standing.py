@@ -24,9 +24,16 @@ NEVER_RUN = (
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """All that `status` shows, as of `now`. `short`: the partners with a shortage ahead."""
+    """
+    All that `status` shows, as of `now`. `short`: the partners with a shortage ahead.
+
+    `vendor_ahead`, `computer_ahead`: seconds by which their clocks are ahead of the database's; None: the
+    vendor's is not known.
+    """
 
     now: datetime
+    vendor_ahead: float | None
+    computer_ahead: float
     status: Status
     jobs: JobStats
     short: list[Outlook]
@@ -34,14 +41,36 @@ class Standing:
 
 async def standing(runtime: Runtime) -> Standing:
     from bibwire.engine.shortages import shortages
+    from bibwire.store import clocks
 
     now = runtime.clock.now()
     return Standing(
         now=now,
+        vendor_ahead=(await clocks.vendor_ahead(runtime.db))[0],
+        computer_ahead=runtime.computer_ahead(),
         status=await runtime.reports.status(),
         jobs=await runtime.jobs.stats(),
         short=await shortages(runtime.db, runtime.partners, now=now),
     )
+
+
+def clock_fields(found: Standing) -> dict[str, object]:
+    """Return whose clock is how far ahead of the database's, for JSON; `told`: which one is wrong."""
+    return {
+        "vendor_ahead_seconds": found.vendor_ahead,
+        "computer_ahead_seconds": found.computer_ahead,
+        "told": clock_sentence(found),
+    }
+
+
+def clock_sentence(found: Standing) -> str | None:
+    """Say which clock is wrong, and what to do; None: all agree."""
+    from bibwire.domain.clocks import wrong_clock
+
+    wrong = wrong_clock(vendor_ahead=found.vendor_ahead, computer_ahead=found.computer_ahead)
+    if wrong is None:
+        return None
+    return f"{wrong.said[0].upper()}{wrong.said[1:]}: {wrong.fix}."
 
 
 def ever_run(jobs: JobStats) -> bool:

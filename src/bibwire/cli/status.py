@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bibwire.cli.options import JsonOption
-from bibwire.domain.errors import SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from bibwire.cli.standing import Standing
-    from bibwire.runtime import Runtime
     from bibwire.store.reports import PartnerState, RaceState, Status
 
 # The owner's tiers, by the seconds a mirror may be old; most urgent first.
@@ -26,7 +24,6 @@ URGENCIES = {
 }
 MOST_RACES = 20
 MOST_FAILURES = 5
-WATCH_SECONDS = 2.0
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +33,8 @@ def add_to(app: typer.Typer) -> None:
 def status(
     json: JsonOption = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Show it again every 2 seconds, until Ctrl-C.")
+        bool,
+        typer.Option("--watch", help="Show what fails and the most urgent races, until q or Ctrl-C."),
     ] = False,
 ) -> None:
     """Show how fresh the mirror is, what fails, and what is left of the budget."""
@@ -45,8 +43,10 @@ def status(
     from bibwire.cli.terminal import console, print_json
 
     if watch:
+        from bibwire.cli.watch import watch as show_again
+
         try:
-            work(_watch, make=False)
+            work(show_again, make=False)
         except KeyboardInterrupt as stop:
             raise type(stop)("stopped.") from None
         return
@@ -58,7 +58,7 @@ def status(
 
 
 def _fields(found: Standing) -> dict[str, object]:
-    from bibwire.cli.standing import lags_of_races, scheduler_fields, shortage_fields
+    from bibwire.cli.standing import clock_fields, lags_of_races, scheduler_fields, shortage_fields
     from bibwire.cli.terminal import as_fields
 
     state = found.status
@@ -66,6 +66,7 @@ def _fields(found: Standing) -> dict[str, object]:
     return {
         "partners": [as_fields(partner) for partner in state.partners],
         "blocked_callers": [as_fields(block) for block in state.caller_blocks],
+        "clocks": clock_fields(found),
         "scheduler": scheduler_fields(found.jobs),
         "shortages": shortage_fields(found),
         "freshness": freshness(state.races),
@@ -79,41 +80,6 @@ def _fields(found: Standing) -> dict[str, object]:
         "backfills": [as_fields(each) for each in state.backfills],
         "last_24_hours": [as_fields(day) for day in state.last_day],
     }
-
-
-async def _watch(runtime: Runtime) -> None:
-    """Show the status again and again on the whole terminal."""
-    from io import StringIO
-
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    from bibwire.cli.standing import standing
-    from bibwire.cli.terminal import console
-
-    out = console()
-    if not out.is_terminal:
-        raise SettingsError("--watch needs a terminal; programs read 'bibwire status --json'.")
-    with Live(console=out, screen=True, auto_refresh=False) as live:
-        while True:
-            found = await standing(runtime)
-            # On a sheet of its own: what is printed to the screen's console is put above the screen.
-            sheet = Console(
-                file=StringIO(),
-                width=out.width,
-                force_terminal=True,
-                color_system="standard",
-                highlight=False,
-                markup=False,
-                emoji=False,
-            )
-            _show(sheet, found)
-            lines = sheet.file.getvalue().splitlines()  # type: ignore[attr-defined]
-            if len(lines) > out.height:
-                lines = [*lines[: out.height - 1], "... more than the window holds: bibwire status"]
-            live.update(Text.from_ansi("\n".join(lines)), refresh=True)
-            await runtime.clock.sleep(WATCH_SECONDS)
 
 
 def freshness(races: list[RaceState]) -> list[dict[str, object]]:
@@ -138,12 +104,14 @@ def freshness(races: list[RaceState]) -> list[dict[str, object]]:
 
 
 def _show(out: Console, found: Standing) -> None:
-    from bibwire.cli.standing import show_scheduler, show_shortages
+    from bibwire.cli.standing import clock_sentence, show_scheduler, show_shortages
 
     state = found.status
     if not state.partners:
         out.print("No partner is stored yet. Add one with: bibwire partner add NAME --api-key KEY")
         return
+    if (wrong := clock_sentence(found)) is not None:
+        out.print(wrong, style="yellow")
     left_out = _show_partners(out, state) + show_scheduler(out, found.jobs) + _show_budgets(out, state)
     show_shortages(out, found)
     parts = (_show_freshness, _show_races, _show_troubles, _show_runs)
@@ -231,7 +199,7 @@ def verified(partner: PartnerState) -> list[tuple[str, str | None]]:
 
 
 def _show_budgets(out: Console, state: Status) -> int:
-    from bibwire.cli.terminal import Column, fitted, moment
+    from bibwire.cli.terminal import Column, fitted, moment, told_of_pause
 
     classes = list(state.partners[0].calls_by_urgency)
     columns = (
@@ -254,6 +222,9 @@ def _show_budgets(out: Console, state: Status) -> int:
         spent = (partner.calls_by_urgency[name] for name in classes)
         rows.append(((partner.partner, total, *spent, told), style))
     left_out = fitted(out, "Calls of the last hour", columns, rows)
+    for partner in state.partners:
+        if partner.asked_until is not None:
+            out.print(told_of_pause(partner.partner, partner.asked_until, partner.blocked_until), style="red")
     for block in state.caller_blocks:
         until = moment(block.until)
         out.print(f"No calls for any partner before {until}: {block.reason or 'throttled'}.", style="red")

@@ -40,35 +40,37 @@ def sync(
 
     Kept are races with an event that is still to come or ended within 7 days.
     """
+    from bibwire.cli import failures
     from bibwire.cli.progress import sync_progress
     from bibwire.cli.session import read_settings, work
     from bibwire.cli.terminal import complain, print_json
 
+    idle: str | None = None
     patience = Patience(no_wait)
 
     async def do(runtime: Runtime) -> tuple[SyncReport, Loaded]:
         from bibwire.engine.reports import SyncRequest
 
         runtime.on_wait = patience.wait
+        await runtime.check_access()
         request = SyncRequest(partner=partner, race_id=race, full=full)
+        nonlocal idle
+        idle = await failures.nobody(runtime, partner)
         heads = await runtime.reports.heads()
         with sync_progress() as watch:
-            report = await runtime.engine.sync(request, watch=watch)
+            report = await runtime.engine.sync(request, watch=failures.with_trouble(watch))
         if race is None:
             report.notes += await not_mirrored(runtime, partner)
         return report, await runtime.reports.loaded_since(heads)
 
-    report, loaded = work(do, read_settings(summary=True))
+    report, loaded = work(do, read_settings(summary=True), make=False)
     if json:
         print_json(report.as_json())
     else:
-        show(report, loaded)
+        show(report, loaded, idle)
     if report.errors:
-        first, all_failed = report.errors[0], report.exit_code == 1
-        more = f" (and {len(report.errors) - 1:,} more)" if len(report.errors) > 1 else ""
-        where = first.partner if first.race_id is None else f"{first.partner}, race {first.race_id}"
-        done = "nothing could be synced" if all_failed else "only a part could be synced"
-        complain(f"{done}: {where}: {first.error}{more}. The next sync tries again.")
+        done = "nothing could be synced" if report.exit_code == 1 else "only a part could be synced"
+        complain(failures.sentence(report.errors, done, "The next sync tries again."))
     # What was left for later has not failed.
     raise typer.Exit(PARTLY if patience.left and report.exit_code == 1 else report.exit_code)
 
@@ -118,14 +120,14 @@ async def not_mirrored(runtime: Runtime, partner: str | None) -> list[str]:
     ]
 
 
-def show(report: SyncReport, loaded: Loaded) -> None:
-    """Print what a sync did, and what its first loads came to."""
-    from bibwire.cli import notes
+def show(report: SyncReport, loaded: Loaded, idle: str | None = None) -> None:
+    """Print what a sync did, and what its first loads came to; `idle`: why it had nobody to work for."""
+    from bibwire.cli import failures, notes
     from bibwire.cli.terminal import console, counted, row, table
 
     out = console()
     if not report.partners:
-        out.print("No partner is active. Add one with: bibwire partner add NAME --api-key KEY")
+        out.print(idle or failures.NO_PARTNER)
         return
     people, bibs = report.participants, report.bibs
     read = people.inserted + people.updated + people.unchanged
@@ -159,10 +161,8 @@ def show(report: SyncReport, loaded: Loaded) -> None:
         out.print("Records that cannot be stored are kept with their reason: bibwire status.")
     notes.show(out, report.notes)
     if report.errors:
-        failed = table(
-            f"Failed ({len(report.errors):,}); tried again by the next sync", "partner", "race", "why"
-        )
-        for error in report.errors:
-            race = "(all)" if error.race_id is None else str(error.race_id)
-            row(failed, (error.partner, race, error.error), style="red")
+        found = failures.rows(report.errors)
+        failed = table(f"Failed ({len(found):,}); tried again by the next sync", "partner", "race", "why")
+        for each in found:
+            row(failed, each, style="red")
         out.print(failed)

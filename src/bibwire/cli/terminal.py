@@ -7,6 +7,7 @@ what would steer a terminal.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,20 +25,55 @@ WIDTH_WITHOUT_TERMINAL = 200
 
 
 def complain(text: str, *, prefix: str = "bibwire: ") -> None:
-    """Write a sentence to standard error, without any secret known so far."""
+    """Write a sentence to standard error, without any secret known so far, in lines that end at words."""
     logs = sys.modules.get("bibwire.logs")
     if logs is not None:
         text = logs.redact(text)
-    typer.echo(prefix + text, err=True)
+    text = prefix + text
+    if sys.stderr.isatty():
+        import shutil
+
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(each for line in text.split("\n") for each in _lines(line, width))
+    typer.echo(text, err=True)
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """Return a line as those a terminal of this width shows without breaking a word."""
+    import textwrap
+
+    if len(text) <= width or text[:1].isspace():  # of a traceback, which stays as it is
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [text]
 
 
 def print_json(value: object) -> None:
-    """Write `value` as one line of JSON to standard output, and at once."""
+    """
+    Write `value` as one line of JSON to standard output, and at once.
+
+    What steers a terminal, or changes the direction of what follows, is written as an escape: it means
+    the same to programs.
+    """
     import msgspec
 
     line = msgspec.json.encode(value, enc_hook=str)
+    if not line.isascii():
+        line = _STEERING.sub(_escaped, line.decode()).encode()
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
+
+
+# What JSON may hold as it is, and a terminal obeys: C1 controls, marks and overrides of direction, line
+# separators, invisible signs. Not the joiners, without which some scripts cannot be written.
+_STEERING = re.compile(
+    "[\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0001-\U000e007f]"
+)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = found[0].encode("utf-16-be")
+    return "".join(f"\\u{code[at]:02x}{code[at + 1]:02x}" for at in range(0, len(code), 2))
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -138,7 +174,27 @@ def plain(value: object) -> str:
     if value is None:
         return ""
     text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or _joins(text, at) else "\N{REPLACEMENT CHARACTER}"
+        for at, sign in enumerate(text)
+    )
+
+
+def _joins(text: str, at: int) -> bool:
+    """
+    Say whether the sign there is a joiner between two letters of a script that is not Latin.
+
+    Persian, Sinhala and others cannot be written without; it steers nothing.
+    """
+    if text[at] not in "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}" or not 0 < at < len(text) - 1:
+        return False
+    return ord(text[at - 1]) > _LATIN_ENDS and text[at - 1].isprintable() and ord(text[at + 1]) > _LATIN_ENDS
+
+
+# Latin, its accents and its phonetic letters.
+_LATIN_ENDS = 0x2AF
 
 
 def age(seconds: float | None) -> str:
@@ -153,6 +209,19 @@ def age(seconds: float | None) -> str:
     if seconds < 48 * 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86_400:.0f} days"
+
+
+def told_of_pause(partner: str, asked_until: datetime, blocked_until: datetime | None) -> str:
+    """Return the sentences about a pause that is longer than is believed."""
+    from bibwire.store.partners import quoted
+
+    then = (
+        "makes one call at a time" if blocked_until is None else f"makes one call at {moment(blocked_until)}"
+    )
+    return (
+        f"{plain(partner)}: RunSignup asked for no calls before {moment(asked_until)}. Bibwire {then}, and "
+        f"goes on if it is answered. To go on now: bibwire partner unblock {plain(quoted(partner))}"
+    )
 
 
 def moment(at: datetime | None) -> str:

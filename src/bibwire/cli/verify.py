@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 STYLES = {"pass": None, "fail": "red", "skipped": "dim", "error": "yellow"}
 
 
+NO_NETWORK = "Check the network, then verify again."
+
+
 def add_to(app: typer.Typer) -> None:
     app.command()(verify)
 
@@ -68,6 +71,7 @@ def verify(
     """
     import random
 
+    from bibwire.cli import failures
     from bibwire.cli.session import read_settings, work
     from bibwire.cli.terminal import complain, counted, plain, print_json
     from bibwire.domain.errors import SettingsError
@@ -79,11 +83,15 @@ def verify(
     def announce(name: str, calls: int, most: int) -> None:
         complain(f"{plain(name)}: about {counted(calls, 'call')}, at most {most:,}.")
 
+    idle: str | None = None
+
     async def do(runtime: Runtime) -> VerifyReport:
+        nonlocal idle
         from bibwire.cli.progress import verify_progress
         from bibwire.engine.verify import VerifyRequest
 
         request = VerifyRequest(partner, race, scopes, max_calls, drawn)
+        idle = await failures.nobody(runtime, partner)
         partners = await runtime.engine.chosen(partner)
         with verify_progress() as watch:
             return await runtime.verifier.verify(partners, request, watch=watch, announce=announce)
@@ -91,27 +99,37 @@ def verify(
     report = work(do, read_settings(summary=True), make=False)
     if junit is not None:
         write_junit(junit, report)
+    # What failed is worth more than what could not be asked.
+    bad = sorted(
+        (check for check in report.checks if check.verdict in ("fail", "error")),
+        key=lambda check: check.verdict != "fail",
+    )
+    lost = failures.out_of_reach([check.seen for check in bad if bad[0].verdict != "fail"])
     if json:
         print_json(report.as_json())
-    else:
-        _show(report)
-    bad = [check for check in report.checks if check.verdict in ("fail", "error")]
-    if bad:
+    elif lost is None:
+        _show(report, idle)
+    if lost is not None:
+        whose = counted(report.partners, "partner")
+        complain(f"{plain(lost)}: not everything could be verified of {whose}. {NO_NETWORK}")
+    elif bad:
         first = bad[0]
         more = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
         where = first.partner if first.race_id is None else f"{first.partner}, race {first.race_id}"
-        done = "a check failed" if report.exit_code == 1 else "some checks could not be made"
-        complain(f"{done}: {plain(where)}: {first.check}: {plain(first.seen)}{more}.")
+        done = "a check failed" if first.verdict == "fail" else "some checks could not be made"
+        seen = plain(first.seen).rstrip(".")
+        complain(f"{done}: {plain(where)}: {first.check}: {seen}{more}. {remedy(first)}")
     raise typer.Exit(report.exit_code)
 
 
-def _show(report: VerifyReport) -> None:
+def _show(report: VerifyReport, idle: str | None) -> None:
+    from bibwire.cli import failures
     from bibwire.cli.terminal import Column, console, counted, fitted
     from bibwire.domain.verify import Verdict
 
     out = console()
     if not report.partners:
-        out.print("No partner is active. Add one with: bibwire partner add NAME --api-key KEY")
+        out.print(idle or failures.NO_PARTNER)
         return
     columns = (
         Column("check"),
@@ -142,6 +160,30 @@ def _row(shown: tuple[Check, int]) -> tuple[Sequence[object], str | None]:
     seen = f"each as {check.seen}" if races > 1 else check.seen
     cells = (check.check, check.partner, race, verdict, check.calls or "", check.expected, seen)
     return cells, STYLES[verdict]
+
+
+def remedy(check: Check) -> str:
+    """Say what to do about a check that failed or could not be made."""
+    from bibwire.cli.terminal import plain
+    from bibwire.store.partners import quoted
+
+    if check.verdict != "fail":
+        return "Verify again later; bibwire doctor looks for what is in the way."
+    partner = plain(quoted(check.partner))
+    race = "" if check.race_id is None else f" --race {check.race_id}"
+    match check.check:
+        case "credential":
+            return f"Store a new key: bibwire partner rotate {partner} --api-key KEY"
+        case "rights":
+            return "Ask the race's director for access to it, then run bibwire discover."
+        case "full" | "incremental" | "bibs" | "removed" | "lists":
+            return f"Repair it with bibwire reconcile --partner {partner}{race}, then verify again."
+        case "clock":
+            return "Set this computer's clock: switch on time synchronization (NTP)."
+        case "freshness":
+            return "Is bibwire run working? See bibwire status."
+        case _:
+            return "Please report it, with what bibwire verify --json says."
 
 
 def folded(checks: Sequence[Check]) -> list[tuple[Check, int]]:

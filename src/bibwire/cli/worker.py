@@ -41,15 +41,18 @@ def run(
     any of them can be lost.
     """
     from bibwire.cli.session import read_settings, work
+    from bibwire.cli.stop import Stop
     from bibwire.cli.supervisor import supervise
 
     settings = read_settings()
     port = settings.metrics_port if metrics_port is None else metrics_port
     listening = _listen(settings, port, metrics_host)
 
-    async def do(runtime: Runtime) -> None:
+    async def do(runtime: Runtime) -> int:
         # The runtime holds the embedded server open, and has brought the schema up to date.
-        stop = _stop_on_signals()
+        stop = Stop()
+        runtime.partners.check_key_at_hand()
+        await runtime.check_access()
         await runtime.check_connections(workers)
         if not await runtime.partners.list():
             _say(
@@ -59,8 +62,9 @@ def run(
         _say(f"Keeping the mirror fresh with {workers} worker{'s' if workers > 1 else ''}. Ctrl-C ends it.")
         async with _serving(listening, runtime, stop):
             await supervise(workers, stop, grace_seconds=GRACE_SECONDS, pause_seconds=LONGEST_PAUSE_SECONDS)
+        return stop.exit_code
 
-    work(do, settings)
+    raise typer.Exit(work(do, settings, make=False))
 
 
 def worker(
@@ -72,21 +76,26 @@ def worker(
 ) -> None:
     """Run one worker, on any machine with the same database, until Ctrl-C."""
     from bibwire.cli.session import read_settings, work
+    from bibwire.cli.stop import Stop
 
     settings = read_settings()
     # The port of the settings is that of `run`, whose workers read the same settings.
     listening = _listen(settings, metrics_port, metrics_host)
 
-    async def do(runtime: Runtime) -> None:
-        stop = _stop_on_signals()
+    async def do(runtime: Runtime) -> int:
+        stop = Stop()
+        runtime.partners.check_key_at_hand()
+        if not supervised:
+            await runtime.check_access()
         if supervised:
             _stop_with_parent(stop)
         else:
             _say("Working for this database, beside any other worker. Ctrl-C ends it.")
         async with _serving(listening, runtime, stop), runtime.open_worker() as worker:
             await worker.run(stop)
+        return stop.exit_code
 
-    work(do, settings)
+    raise typer.Exit(work(do, settings, make=False))
 
 
 def _listen(settings: Settings, port: int | None, host: str | None) -> socket.socket | None:
@@ -113,23 +122,6 @@ def _serving(
     from bibwire.cli.metrics_server import serving
 
     return serving(listening, runtime.conninfo, stop)
-
-
-def _stop_on_signals() -> asyncio.Event:
-    """Return what is set by Ctrl-C or SIGTERM: first finish what is under way."""
-    import asyncio
-    import contextlib
-    import signal
-
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        # What nohup switched off stays off; Windows has no such handlers.
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(number, stop.set)
-    return stop
 
 
 def _stop_with_parent(stop: asyncio.Event) -> None:

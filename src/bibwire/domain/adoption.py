@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from bibwire.domain import pasted
 from bibwire.domain.errors import BadRecord
 from bibwire.domain.secrets import Credential, Secret
 
@@ -80,11 +81,13 @@ def map_credential(
 
 
 def _word(text: str | None, what: str) -> Secret:
-    text = (text or "").strip()
+    text = pasted.clean(text or "").text
     if not text:
         raise BadRecord(f"its {what} is empty")
     if len(text.split()) > 1 or not text.isprintable():
         raise BadRecord(f"its {what} is not one word")
+    if odd := pasted.oddity(text):
+        raise BadRecord(f"its {what} holds {odd}, which no key has")
     return Secret(text)
 
 

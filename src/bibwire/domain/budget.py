@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from bibwire.domain.clocks import SLACK
+
 MINUTE: Final = timedelta(minutes=1)
 # 60 whole minutes and the one that goes on.
 WINDOW_MINUTES: Final = 61
@@ -29,8 +31,15 @@ LOWER_EVERY: Final = timedelta(minutes=1)
 # Never below this share of what is configured: of 1,000 calls 100 keep one race a minute alive.
 FLOOR: Final = 0.10
 RECOVERY: Final = timedelta(hours=2)
-# A Retry-After beyond it is believed this far: a mistyped one must not end a season.
-LONGEST_BLOCK: Final = timedelta(hours=24)
+# A pause that the vendor asks for is believed this far, for one answer with a mistyped number must not
+# take a race day. Then one careful call is made, all others waiting: if it is refused again with a
+# longer pause, twice as much is believed, up to the most; if it is answered, all go on.
+BELIEVED: Final = timedelta(minutes=15)
+MOST_BELIEVED: Final = timedelta(hours=1)
+# How long others wait for the careful call of a process that may have died.
+CAREFUL_CALL: Final = timedelta(minutes=1)
+# Seconds: what is asked for is told as it is, but an instant has to be a date.
+_LONGEST_ASKED: Final = 10.0**9
 # Throttle answers to two credentials of one caller so close together concern the caller: the
 # vendor's answer does not say which it means. As that is a guess, it is not believed for long.
 SAME_CAUSE: Final = timedelta(minutes=1)
@@ -91,6 +100,9 @@ class Standing:
         lowered_at: When an answer last lowered it.
         throttled_at: When the last throttle answer came, from which it recovers.
         blocked_until: No call before.
+        asked_until: The end of the pause the vendor asked for, where that is longer than is believed.
+        confirmed: How often a careful call was refused, each time with a longer pause than is believed.
+        careful_until: A careful call is being made, until then at the latest.
     """
 
     limit: int
@@ -98,6 +110,20 @@ class Standing:
     lowered_at: datetime | None = None
     throttled_at: datetime | None = None
     blocked_until: datetime | None = None
+    asked_until: datetime | None = None
+    confirmed: int = 0
+    careful_until: datetime | None = None
+
+    def at(self, now: datetime) -> Standing:
+        """
+        Return how it stands at a moment.
+
+        What it was told after that moment was stored while the clock was ahead. It would block calls, or
+        keep the limit low, until that time has come: it is taken as over.
+        """
+        if self.throttled_at is None or self.throttled_at <= now + SLACK:
+            return self
+        return Standing(self.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +151,10 @@ class Budget:
 
     Args:
         limit_ahead: What the limit in use is on average in the hour to come, for plans.
+        blocked_until: No call before, by the clock that counts; None: calls may be made at this moment.
         spent_by_urgency: Calls of the last hour; every class is in it.
         spent_since_throttle: Those since the vendor last asked for fewer; None: the limit is not lowered.
+        asked_until: The end of the pause the vendor asked for, where it is longer than is believed.
     """
 
     limit: int
@@ -136,6 +164,7 @@ class Budget:
     blocked_reason: str | None = None
     spent_by_urgency: Mapping[Urgency, int] = field(default_factory=lambda: dict.fromkeys(Urgency, 0))
     spent_since_throttle: Mapping[Urgency, int] | None = None
+    asked_until: datetime | None = None
 
     @property
     def spent_total(self) -> int:
@@ -164,9 +193,9 @@ def ceilings(limit: int, urgency: Urgency) -> tuple[int, int]:
     return max(1, int(calls * ceiling.total)), max(1, int(calls * ceiling.own))
 
 
-def room(budget: Budget, urgency: Urgency, *, now: datetime) -> int:
-    """Return how many calls of the class may be made right now; 0 while blocked."""
-    if budget.blocked_until is not None and budget.blocked_until > now:
+def room(budget: Budget, urgency: Urgency) -> int:
+    """Return how many calls of the class may be made at the budget's moment; 0 while blocked."""
+    if budget.blocked_until is not None:
         return 0
     left = _left(budget.limit, budget.spent_by_urgency, urgency)
     if budget.spent_since_throttle is not None:
@@ -200,8 +229,16 @@ def after_throttle(standing: Standing, *, now: datetime, seconds: float) -> Stan
     Return how a credential stands after a throttle answer.
 
     Args:
-        seconds: How long nothing may be asked; a block that is longer already stays.
+        seconds: How long the vendor wants nothing to be asked, which is believed so far and no further; a
+            block that is longer already stays.
     """
+    confirms = standing.asked_until is not None and not is_blocked(standing, now=now)
+    confirmed = standing.confirmed + 1 if confirms else standing.confirmed
+    longest = believed(confirmed)
+    asked_until: datetime | None = now + timedelta(seconds=min(seconds, _LONGEST_ASKED))
+    if seconds <= longest.total_seconds():
+        # The answer to a careful call is the newest word; others were asked before.
+        asked_until, confirmed = (None, 0) if confirms else (standing.asked_until, standing.confirmed)
     limit = limit_in_use(standing, now=now)
     lowered_at = standing.lowered_at
     # Either way: who waited for a lock read the clock before who held it.
@@ -212,7 +249,27 @@ def after_throttle(standing: Standing, *, now: datetime, seconds: float) -> Stan
         lowered_to=limit,
         lowered_at=lowered_at,
         throttled_at=now,
-        blocked_until=_later(standing.blocked_until, now, seconds, LONGEST_BLOCK),
+        blocked_until=_later(standing.blocked_until, now, seconds, longest),
+        asked_until=asked_until,
+        confirmed=confirmed,
+        careful_until=None,
+    )
+
+
+def believed(confirmed: int) -> timedelta:
+    """Return how long a pause may be, refused so many times by careful calls."""
+    return min(MOST_BELIEVED, BELIEVED * (1 << min(confirmed, 8)))
+
+
+def is_blocked(standing: Standing, *, now: datetime) -> bool:
+    """Say whether no call may be made."""
+    return standing.blocked_until is not None and standing.blocked_until > now
+
+
+def is_careful(standing: Standing, *, now: datetime) -> bool:
+    """Say whether one call may be made, and the others wait for its answer."""
+    return (
+        standing.asked_until is not None and standing.asked_until > now and not is_blocked(standing, now=now)
     )
 
 
@@ -221,6 +278,8 @@ def caller_after_throttle(
 ) -> CallerStanding:
     """Return how a caller stands after one of its credentials was throttled; see SAME_CAUSE."""
     blocked_until = standing.blocked_until
+    if standing.throttled_at is not None and standing.throttled_at > now + SLACK:
+        standing, blocked_until = CallerStanding(), None  # see Standing.at
     if (
         standing.throttled_at is not None
         and standing.throttled_credential_id != credential_id

@@ -3,14 +3,18 @@ Every error of Bibwire, grouped by what its catcher does.
 
     BibwireError                    the text is one sentence, safe to show: no secret, no runner's name
     ├── SettingsError               wrong use or settings: tell the user, exit 2
+    ├── FeedRewound                 the database lost changes that were read: say from where to read again
     ├── DatabaseUnavailable         PostgreSQL cannot be used: tell the operator, exit 1
+    │   └── DatabaseDenied          it is there and refuses us: waiting does not help, a person has to act
     ├── RetryLater                  may pass by itself: try again within bounds, then give up the scope
     │   ├── VendorUnavailable       no answer, 5xx, 522, error 4 or 5
+    │   │   └── VendorUnreachable   no connection was made: nothing was sent, so no call was spent
     │   ├── Throttled               429 or error 14; `retry_after_seconds` where the vendor said
     │   │   └── Blocked             none may be asked for longer than a call is retried: give up the scope now
     │   └── AnswerUnreadable        not JSON, cut off, or of a shape that is not documented
     ├── PartnerStopped              nothing can work under this credential until a person acts
     │   ├── KeyRefused              error 6 or 13
+    │   ├── CredentialSealed        what is stored was encrypted with another key: nothing was asked
     │   └── CallerRefused           error 17: the caller registration; concerns every partner
     ├── ScopeStopped                this race cannot be read; the others go on
     │   ├── AccessLost              error 7
@@ -25,6 +29,7 @@ Every error of Bibwire, grouped by what its catcher does.
     ├── ScopeBusy                   another process sweeps this scope: nothing is wrong, it keeps it fresh
     │   └── LeaseLost               it took the scope over from us; nothing of this page was written
     ├── Stopped                     this process is to leave: nothing is wrong, the next run goes on here
+    ├── StatementRefused            PostgreSQL refused what we wrote: a bug; no row is quoted
     └── InvariantBroken             a bug: stop this scope, write nothing
 """
 
@@ -43,12 +48,37 @@ class DatabaseUnavailable(BibwireError):
     """PostgreSQL cannot be reached, is too old, or refuses us."""
 
 
+class FeedRewound(BibwireError):
+    """
+    The database lost its newest changes, and gives their numbers out again.
+
+    A standby that took over, or a backup that was restored, knows less than was read. `agreed`: the
+    last number under which the feed still has what was read.
+    """
+
+    def __init__(self, message: str, *, partner: str, agreed: int) -> None:
+        super().__init__(message)
+        self.partner = partner
+        self.agreed = agreed
+
+
+class DatabaseDenied(DatabaseUnavailable):
+    """PostgreSQL answers, and does not let us do our work: it is read-only, or access is missing."""
+
+
 class RetryLater(BibwireError):
     """May pass by itself."""
 
 
 class VendorUnavailable(RetryLater):
     """No usable answer from the vendor."""
+
+
+class VendorUnreachable(VendorUnavailable):
+    """No connection to the vendor was made, so nothing was sent. It concerns every partner."""
+
+    # What every one of them says first: reports keep the text alone.
+    BEGINS = "RunSignup cannot be reached"
 
 
 class Throttled(RetryLater):
@@ -73,6 +103,10 @@ class PartnerStopped(BibwireError):
 
 class KeyRefused(PartnerStopped):
     """The vendor does not accept this key (error 6), or it is of the wrong kind (error 13)."""
+
+
+class CredentialSealed(PartnerStopped):
+    """A stored credential does not open with the key in use; the vendor was not asked."""
 
 
 class CallerRefused(PartnerStopped):
@@ -141,3 +175,11 @@ class Stopped(BibwireError):
 
 class InvariantBroken(BibwireError):
     """Something that must hold does not; nothing of this step was written."""
+
+
+class StatementRefused(BibwireError):
+    """PostgreSQL refused a statement: its kind (`sqlstate`) and names, never what a row holds."""
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate

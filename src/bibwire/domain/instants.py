@@ -16,11 +16,29 @@ from __future__ import annotations
 
 import re
 from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 EASTERN: Final = ZoneInfo("America/New_York")
+
+# No time and no zone is longer. Longer ones are not looked at, and above all not remembered.
+_LONGEST_TEXT: Final = 64
+
+# What people and other programs call the zones of the United States.
+_CALLED: Final = {
+    **dict.fromkeys(("eastern", "et", "est", "edt", "us eastern", "eastern standard", "eastern daylight",
+                     "eastern time (us & canada)"), "America/New_York"),
+    **dict.fromkeys(("central", "ct", "cst", "cdt", "us central", "central standard", "central daylight",
+                     "central time (us & canada)"), "America/Chicago"),
+    **dict.fromkeys(("mountain", "mt", "mdt", "us mountain", "mountain daylight",
+                     "mountain time (us & canada)"), "America/Denver"),
+    **dict.fromkeys(("pacific", "pt", "pst", "pdt", "us pacific", "pacific standard", "pacific daylight",
+                     "pacific time (us & canada)"), "America/Los_Angeles"),
+    **dict.fromkeys(("arizona", "us mountain standard"), "America/Phoenix"),
+    **dict.fromkeys(("alaska", "akst", "akdt", "alaskan standard"), "America/Anchorage"),
+    **dict.fromkeys(("hawaii", "hst", "hawaiian standard"), "Pacific/Honolulu"),
+}  # fmt: skip
 
 _US_DAY = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})")
 _DASHED_DAY = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})")
@@ -43,18 +61,31 @@ class Moment(NamedTuple):
 
 
 def zone_named(name: str | None) -> ZoneInfo | None:
-    """Return the IANA zone of that name, None if there is none."""
-    return _zone_named(name) if name else None
+    """
+    Return the zone of that name; None if there is none, or it may be one of two.
+
+    Around the name there may be spaces, its case does not matter, and what Americans call their zones
+    is known: "Central Time" is America/Chicago. "MST" is None, for it is Denver's in winter and
+    Arizona's all year.
+    """
+    return _zone_named(name) if name and len(name) <= _LONGEST_TEXT else None
 
 
 @lru_cache(maxsize=1024)
 def _zone_named(name: str) -> ZoneInfo | None:
-    if name in ("localtime", "posixrules"):  # whatever this machine happens to be set to
-        return None
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # no such zone; a path; a folder such as "America"
-        return None
+    words = " ".join(name.casefold().split())
+    if (known := _CALLED.get(words.removesuffix(" time"))) is not None:
+        return ZoneInfo(known)
+    iana = _by_folded_name().get(words.replace(" ", "_"))
+    return None if iana is None else ZoneInfo(iana)
+
+
+@cache
+def _by_folded_name() -> dict[str, str]:
+    # Without those that are whatever this machine happens to be set to, and those of which nobody
+    # says whether summer time is meant.
+    names = available_timezones() - {"localtime", "posixrules", "Factory", "EST", "MST", "HST"}
+    return {name.casefold(): name for name in sorted(names)}
 
 
 def race_zone(name: str | None) -> ZoneInfo:
@@ -68,6 +99,8 @@ def parse_wall_time(text: str) -> datetime | None:
 
     Returns a naive datetime, since the text has no zone; None if it is anything else.
     """
+    if len(text) > _LONGEST_TEXT:
+        return None
     day_text, _, time_text = text.partition(" ")
     day = parse_us_date(day_text) or _parse_dashed(day_text)
     since_midnight = _since_midnight(time_text)
@@ -115,6 +148,8 @@ def parse_eastern(text: str) -> Moment | None:
     Runs once for each row of a first load: days and times of day are remembered apart, and
     on the 363 days without a change of the clocks the instant is their sum.
     """
+    if len(text) > _LONGEST_TEXT:
+        return None
     day_text, _, time_text = text.partition(" ")
     midnight = _unchanging_midnight(day_text)
     if midnight is not None:

@@ -10,6 +10,8 @@ which of two contradicting lists is believed:
 - Of an active row and a removal of the same registration the later one counts: lists can lag,
   and a row can come back. Where both are of the same second, the active one counts if the vendor
   lists it now (`still_listed`): neither time tells a removal after the last edit from a restore.
+- Of a person who left, what the removed list says counts, for an edit just before is in no other
+  list; what it does not speak of (bib, chip, event, team) stays as it was.
 - A full listing that shows a removed registration which the complete removed list no longer
   holds restores it, however old its last modification (`merge_listed_again`).
 
@@ -21,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from bibwire.domain.instants import are_readings_of_one_time
 from bibwire.domain.records import Json, Registration, Removal
@@ -38,6 +40,7 @@ class Kind(StrEnum):
     """Kinds of change, as table `changes` has them."""
 
     LOADED = "loaded"
+    HISTORY_LOADED = "history_loaded"
     REGISTERED = "registered"
     EDITED = "edited"
     BIB_ASSIGNED = "bib_assigned"
@@ -81,6 +84,36 @@ class Merge:
     @property
     def bib_to(self) -> int | None:
         return self.after.bib_in_force
+
+
+class BibMove(NamedTuple):
+    """
+    A listed, active registration whose record is as it was, but for its bib and its last change.
+
+    What `merge_listed` would make of it, without the rest of the record: when everybody gets a bib
+    at once, this is every row.
+    """
+
+    registration_id: int
+    event_id: int
+    bib_from: int | None
+    bib_to: int | None
+    modified_from: datetime | None
+    modified_to: datetime
+
+    @property
+    def kind(self) -> Kind:
+        return _kind_of_edit(self.bib_from, self.bib_to)
+
+    @property
+    def fields(self) -> dict[str, Json]:
+        """What moved, as in a Merge; empty: nothing did."""
+        fields: dict[str, Json] = {}
+        if self.bib_from != self.bib_to:
+            fields["bib_num"] = [self.bib_from, self.bib_to]
+        if self.modified_from != self.modified_to:
+            fields["last_modified_at"] = [_to_json(self.modified_from), _to_json(self.modified_to)]
+        return fields
 
 
 def merge_listed(
@@ -148,14 +181,40 @@ def merge_removal(
             return None
     elif before.removed_reason != ABSENT and removal.removed_at < before.removed_at:
         return None
-    after = replace(before, as_of=max(before.as_of, as_of), **standing)
-    event_id = removal.registration.event_id
-    if before.registration.event_id is None and event_id is not None:
-        # A list of several events need not say whose event it was; a later one did.
-        after = replace(after, registration=replace(before.registration, event_id=event_id))
-    elif _standing(after) == _standing(before):
+    registration = _as_removed(before.registration, removal)
+    after = replace(before, registration=registration, as_of=max(before.as_of, as_of), **standing)
+    if registration == before.registration and _standing(after) == _standing(before):
         return None
     return _merge(before, after, Kind.REMOVED, removal.removed_at)
+
+
+def tells_more(before: Stored, removal: Removal) -> bool:
+    """Say whether a removed row says another thing of the person than is stored."""
+    return _as_removed(before.registration, removal) != before.registration
+
+
+def _as_removed(before: Registration, removal: Removal) -> Registration:
+    """Return a registration with what its removed row says of it."""
+    told, left = removal.registration, dict(before.additional_data)
+    user, told_user = left.get("user"), told.additional_data.get("user")
+    if isinstance(user, dict) and removal.said:
+        # What a column could not hold stood here; the column holds it now, or the row brings it anew.
+        left["user"] = {name: value for name, value in user.items() if name not in removal.said}
+    left |= {name: value for name, value in told.additional_data.items() if name != "user"}
+    if isinstance(told_user, dict):
+        known = left.get("user")
+        left["user"] = (known if isinstance(known, dict) else {}) | told_user
+    if not left.get("user"):
+        left.pop("user", None)
+    changed: dict[str, Any] = {name: getattr(told, name) for name in removal.said}
+    if before.event_id is None:
+        # A list of several events need not say whose event it was; a later one did.
+        changed["event_id"] = told.event_id
+    if before.registered_at is None:
+        changed["registered_at"] = told.registered_at
+    if told.payment_info:
+        changed["payment_info"] = (before.payment_info or {}) | told.payment_info
+    return replace(before, additional_data=left, **changed)
 
 
 def is_contested(last_modified_at: datetime | None, removal: Removal) -> bool:

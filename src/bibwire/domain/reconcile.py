@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from bibwire.domain.clocks import elapsed
 from bibwire.domain.merge import Kind
 from bibwire.domain.tiers import Tier
 
@@ -158,7 +159,7 @@ def is_due(
     """Say whether everything of a race is to be listed again; a hot one is counted instead."""
     if tier is Tier.HOT or loaded_at is None:
         return False
-    return now - max(loaded_at, reconciled_at or loaded_at) >= LIST_EVERY
+    return elapsed(max(loaded_at, reconciled_at or loaded_at), now) >= LIST_EVERY
 
 
 def counts_are_due(
@@ -167,4 +168,4 @@ def counts_are_due(
     """Say whether the counts of a hot race are to be held against the mirror."""
     if tier is not Tier.HOT or loaded_at is None:
         return False
-    return now - max(loaded_at, counted_at or loaded_at) >= COUNT_EVERY
+    return elapsed(max(loaded_at, counted_at or loaded_at), now) >= COUNT_EVERY

@@ -93,7 +93,7 @@ class Removal:
 
     `removed_at` is the vendor's instant (`last_modified_ts`). `registration` is what the
     removed row says of the person: it has no bib, and an event only where the answer's
-    envelope names one.
+    envelope names one. `said` are the columns it speaks of, those it says are empty included.
     """
 
     registration_id: int
@@ -101,6 +101,7 @@ class Removal:
     reason: str
     new_registration_id: int | None
     registration: Registration
+    said: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +144,14 @@ class Dated(NamedTuple):
     When an answer was given, by the vendor's clock.
 
     `answered_at` is its `Date`. `as_of`, in whole seconds, is no later than the moment it was
-    asked for: nothing that it says is older.
+    asked for: nothing that it says is older. Both are guesses, early ones, where the answer had no Date,
+    or one that is not believed. `claimed` is the `as_of` of a Date that is believed as soon as the
+    answer itself shows changes as late.
     """
 
     answered_at: datetime
     as_of: datetime
+    claimed: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,7 @@ class Page:
     One answer of a keyset-paged listing; rows ascend by registration id.
 
     It is a complete listing of the ids in (`after`, `through`]; `through` is None on the
-    last page, which is complete to the end. `answered_at` and `as_of` are as in `Dated`.
+    last page, which is complete to the end. `answered_at`, `as_of` and `claimed` are as in `Dated`.
     """
 
     rows: Sequence[RawRow]
@@ -165,6 +169,7 @@ class Page:
     after: int
     through: int | None
     as_of: datetime
+    claimed: datetime | None = None
 
     @property
     def is_last(self) -> bool:
@@ -173,11 +178,18 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class RacePage:
-    """One page of the race list. A race that cannot be read stands in `unreadable`."""
+    """
+    One page of the race list. A race or an event that cannot be read stands in `unreadable`.
+
+    `faults` are what could not be kept as sent of races that are in `races`. `unread_race_ids` has an
+    entry for each race that could not be read, None where not even its id can be told.
+    """
 
     races: Sequence[Race]
     unreadable: Sequence[UnreadableRow]
     dated: Dated
+    faults: Sequence[UnreadableRow] = ()
+    unread_race_ids: Sequence[int | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +197,9 @@ class TeamPage:
     """
     One page of a list of teams; pages are numbered from 1.
 
-    Each team stands once in `teams`. `full` is how many rows make a full page, as far as the pages
-    up to this one tell. Pages are no complete listing by themselves: what changes meanwhile moves
-    others from one to the next.
+    Each team stands once in `teams`; `faults` are what could not be kept as sent of them. `full` is
+    how many rows make a full page, as far as the pages up to this one tell. Pages are no complete
+    listing by themselves: what changes meanwhile moves others from one to the next.
     """
 
     teams: Sequence[Team]
@@ -195,3 +207,4 @@ class TeamPage:
     number: int
     full: int
     is_last: bool
+    faults: Sequence[UnreadableRow] = ()

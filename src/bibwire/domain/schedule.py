@@ -52,6 +52,7 @@ __all__ = [
     "foresee",
     "next_boundary",
     "plan",
+    "probe_seconds",
     "rate_after",
     "tier_of",
     "wait_after_failure",
@@ -64,6 +65,9 @@ MOST_CHANGES_PER_MINUTE = 100.0
 RATE_HALF_LIFE = timedelta(minutes=10)
 BULK_CHANGES = 50
 RETRY_SECONDS = 5.0
+PROBE_SECONDS = 10.0
+# Of three calls one is spent on trying.
+PROBE_SHARE = 3
 # How far ahead a shortage is foreseen: time enough to ask the vendor for more calls.
 FORESIGHT = timedelta(days=7)
 
@@ -305,7 +309,9 @@ def wait_after_poll(poll_every: float, changes: int) -> float:
     return min(poll_every, 2 * FLOOR_SECONDS) if changes >= BULK_CHANGES else poll_every
 
 
-def wait_after_failure(failures: int, tier_seconds: float, *, spread: float = 0.0) -> float:
+def wait_after_failure(
+    failures: int, tier_seconds: float, *, spread: float = 0.0, longest: float = math.inf
+) -> float:
     """
     Return the seconds to the next try: 5 doubled with each failure, never more than the tier.
 
@@ -313,10 +319,25 @@ def wait_after_failure(failures: int, tier_seconds: float, *, spread: float = 0.
         failures: In a row, this one counted.
         spread: 0 to 1, another for each scope: up to twice as long, so that scopes which failed
             together do not come back together.
+        longest: Of a hot scope: `probe_seconds`.
     """
     # So many doublings are longer than any tier, and still a number.
     doublings = min(max(failures - 1, 0), 32)
-    return float(min(RETRY_SECONDS * 2**doublings * (1 + spread), tier_seconds))
+    return float(min(RETRY_SECONDS * 2**doublings * (1 + spread), tier_seconds, longest))
+
+
+def probe_seconds(failing: int, calls_per_hour: float) -> float:
+    """
+    Return how long a hot scope waits at most between two tries while it fails.
+
+    One of those that fail is tried every ten seconds, and the first that succeeds calls the others. No
+    more than a third of the calls is spent on it: when the outage ends there have to be some.
+
+    Args:
+        failing: Hot scopes of the credential that fail, this one counted.
+        calls_per_hour: Of the credential.
+    """
+    return max(1, failing) * max(PROBE_SECONDS, PROBE_SHARE * 3600 / max(calls_per_hour, 1.0))
 
 
 def _changes_until(

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from bibwire.domain.clocks import elapsed
+
 LIVE_AFTER_END = timedelta(days=7)
 # An interrupted full sync is taken up again within this time; later it begins anew.
 RESUME_FULL = timedelta(hours=24)
@@ -177,7 +179,7 @@ class Wish:
 
     Args:
         live: The events to keep fresh.
-        now: Our clock.
+        now: Our clock; `vendor_now`: the vendor's, as far as it is known.
         full_since: List everything, unless it was listed since then; None: changes are enough.
         full_list, delta_list: The most events to ask for together in such sweeps.
     """
@@ -188,6 +190,7 @@ class Wish:
     full_list: int = EVENTS_A_REQUEST
     delta_list: int = EVENTS_A_REQUEST
     lookback: Lookback = field(default_factory=Lookback)
+    vendor_now: datetime | None = None
 
     def full(self, event_ids: Iterable[int]) -> Sweep:
         """Return a sweep without a lower bound."""
@@ -203,8 +206,10 @@ class Wish:
         """Return a sweep of all live events from the cursor less the lookback that is due."""
         assert state.cursor_at is not None
         long_at = state.long_at
-        # Whichever clock is ahead: a slow one of ours must not put the long look off for ever.
-        long = long_at is None or max(self.now, state.cursor_at) - long_at >= self.lookback.long_every
+        # By the vendor's clock alone, for so cursors are dated: a fast one of ours would take the long
+        # look at every poll, a slow one never.
+        now = max(self.vendor_now or self.now, state.cursor_at)
+        long = long_at is None or now - long_at >= self.lookback.long_every
         if long:
             since = min(state.cursor_at, long_at or state.cursor_at) - self.lookback.long
         else:
@@ -224,7 +229,7 @@ class Wish:
             return False
         if self.full_since is None:
             return True
-        return sweep.kind is SweepKind.FULL and self.now - sweep.started_at <= RESUME_FULL
+        return sweep.kind is SweepKind.FULL and elapsed(sweep.started_at, self.now) <= RESUME_FULL
 
 
 def lasts_until(starts_at: datetime | None, ends_at: datetime | None) -> datetime | None:
@@ -268,6 +273,6 @@ def plan(state: StreamState, wish: Wish) -> list[Sweep]:
     if unknown:
         return [*sweeps, wish.full(unknown), wish.delta(state)]
     read_at = resumed.started_at if resumed is not None else wish.full_since and listed_at
-    if read_at is not None and wish.now - read_at < FRESH:
+    if read_at is not None and elapsed(read_at, wish.now) < FRESH:
         return sweeps
     return [*sweeps, wish.delta(state)]

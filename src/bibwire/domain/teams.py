@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from bibwire.domain.backfill import PastRace
+from bibwire.domain.clocks import elapsed
 from bibwire.domain.records import TeamPage
 from bibwire.domain.sweeps import EVENTS_A_REQUEST, grouped
 
@@ -93,17 +94,17 @@ class TeamsKnown:
 
     def is_refused(self, *, now: datetime) -> bool:
         """Say whether the vendor is to be left alone with them."""
-        return self.refused_at is not None and now - self.refused_at < TRY_AGAIN
+        return self.refused_at is not None and elapsed(self.refused_at, now) < TRY_AGAIN
 
     def begin(self, events: Collection[int], *, now: datetime) -> TeamPosition:
         """Return the position before the first page of these events."""
         since = self.one_event_since
-        singly = self.one_event or (since is not None and now - since < TRY_AGAIN)
+        singly = self.one_event or (since is not None and elapsed(since, now) < TRY_AGAIN)
         return TeamPosition(grouped(events, 1 if singly else EVENTS_A_REQUEST), now)
 
     def resume(self, *, now: datetime) -> TeamPosition | None:
         """Return where an interrupted listing goes on; None: there is none that can."""
-        if self.position is None or now - self.position.started_at > RESUME_WITHIN:
+        if self.position is None or elapsed(self.position.started_at, now) > RESUME_WITHIN:
             return None
         return self.position
 

@@ -18,7 +18,7 @@ from random import Random
 from typing import Final, TypeVar
 
 from bibwire.domain.instants import are_readings_of_one_time
-from bibwire.domain.merge import ABSENT, VENDOR_COLUMNS, Stored
+from bibwire.domain.merge import ABSENT, VENDOR_COLUMNS, Stored, tells_more
 from bibwire.domain.records import Registration, Removal
 
 _T = TypeVar("_T")
@@ -239,7 +239,7 @@ class RemovedComparison:
             f"{self.same:,} same",
             _some(self.missing, "missing in the mirror"),
             _some(self.active, "active in the mirror"),
-            _some(self.differing, "with another reason, instant or successor"),
+            _some(self.differing, "with another reason, instant, successor or person"),
         ]
         if self.ruled:
             parts.append(f"{self.ruled:,} active again since")
@@ -278,17 +278,20 @@ def compare_removed(
                 found.explained += 1
             else:
                 found.active.append(registration_id)
-        elif (ours.removed_at, ours.removed_reason, ours.new_registration_id) == (
-            removal.removed_at,
-            removal.reason,
-            removal.new_registration_id,
-        ):
+        elif _is_told_alike(ours, removal):
             found.same += 1
         elif late or (ours.removed_reason != ABSENT and meantime.not_listed_yet(ours.removed_at)):
             found.explained += 1
         else:
             found.differing.append(registration_id)
     return found
+
+
+def _is_told_alike(ours: Stored, removal: Removal) -> bool:
+    """Say whether a tombstone holds what its removed row says, of the person too."""
+    standing = (ours.removed_at, ours.removed_reason, ours.new_registration_id)
+    told = (removal.removed_at, removal.reason, removal.new_registration_id)
+    return standing == told and not tells_more(ours, removal)
 
 
 def _counts_as_active(ours: Stored, removal: Removal, is_listed: bool) -> bool:

@@ -10,9 +10,10 @@ request, made again, goes on where this one was stopped, by whatever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -30,6 +31,7 @@ from bibwire.domain.errors import (
     BudgetSpent,
     CallerRefused,
     DatabaseUnavailable,
+    KeyRefused,
     PartnerStopped,
     ScopeBusy,
     SettingsError,
@@ -40,6 +42,7 @@ from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import discover
 from bibwire.engine.gate import Gate
 from bibwire.engine.past import PastSync, Turn, count_people
+from bibwire.engine.patience import Patience
 from bibwire.engine.pauses import Pauses
 from bibwire.engine.reports import SyncError
 from bibwire.engine.sweeper import Sweeper
@@ -111,6 +114,7 @@ class _Run:
     watch: Watch | None
     pauses: Pauses
     gate: Gate = field(default_factory=lambda: Gate(CALLS_AT_ONCE))
+    patiently: Patience = field(default_factory=Patience)
     counters: list[CallCounter] = field(default_factory=list)
 
     def count(self) -> CallCounter:
@@ -200,14 +204,12 @@ class Backfill:
                 job.stopped = error
                 await self._note_partner(run, job.partner, error)
 
-        async with asyncio.TaskGroup() as group:
-            for job in jobs:
-                group.create_task(one(job))
+        await _all(one(job) for job in jobs)
 
     async def _note_partner(self, run: _Run, partner: Partner, error: BibwireError) -> None:
         if isinstance(error, CallerRefused):
             run.pauses.refused = error
-        elif isinstance(error, PartnerStopped):
+        elif isinstance(error, KeyRefused):
             await self._partners.mark_failing(partner, str(error))
         log.warning("partner not loaded", action="backfill", partner=partner.name, error=str(error))
         run.failed(partner.name, None, str(error))
@@ -236,7 +238,7 @@ class Backfill:
         run.count()
         for race_id in job.races[:LOOKED_AT_AHEAD]:
             try:
-                await self._look_at(run, job, race_id)
+                await run.patiently(partial(self._look_at, run, job, race_id))
             except (DatabaseUnavailable, PartnerStopped):
                 raise
             except BibwireError:
@@ -283,7 +285,13 @@ class Backfill:
         page = await client.race(race_id)
         now = self._clock.now()
         await catalog.store_races(
-            self._db, partner_id, page.races, page.unreadable, reading=reading, now=now, events_only=True
+            self._db,
+            partner_id,
+            page.races,
+            [*page.unreadable, *page.faults],
+            reading=reading,
+            now=now,
+            events_only=True,
         )
         await backfills.run(self._db, "note_years_read", partner_id, race_id, now=now)
 
@@ -321,7 +329,7 @@ class Backfill:
         async def work() -> None:
             run.count()
             for race_id in waiting:
-                error = await self._load_race(run, job, race_id, again=last)
+                error = await run.patiently(partial(self._load_race, run, job, race_id, again=last))
                 if error is not None and last:
                     run.failed(job.partner.name, race_id, error)
                 elif error is not None:
@@ -329,12 +337,7 @@ class Backfill:
                 run.progress.races_done += error is None or last
                 run.tell()
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(RACES_AT_ONCE):
-                    group.create_task(work())
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+        await _all(work() for _ in range(RACES_AT_ONCE))
         return failed
 
     async def _load_race(self, run: _Run, job: _Job, race_id: int, *, again: bool) -> str | None:
@@ -501,6 +504,16 @@ class Backfill:
         limit = (await self._budget(partner)).limit_in_use
         await self._clock.sleep(3600 * RACES_AT_ONCE / ceilings(limit, Urgency.BACKFILL)[1])
         return True
+
+
+async def _all(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do parts side by side; the first failure cancels the rest and is raised by itself, not in a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(part)
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 def _add(run: _Run, outcome: Outcome, turn: Turn) -> None:

@@ -26,7 +26,7 @@ def count_calls() -> CallCounter:
 
 
 def note_call(call: CallMade) -> None:
-    """Count a call where somebody counts."""
+    """Count a call where somebody counts; one that was never sent is none."""
     counter = _counter.get()
-    if counter is not None:
+    if counter is not None and call.sent:
         counter.made += 1

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import median_low
 from typing import Final
 
 from bibwire.api import wire
 from bibwire.clock import Clock
+from bibwire.domain.clocks import in_words, wrong_clock
 from bibwire.domain.doubts import FEW
 from bibwire.domain.errors import AccessLost, BadRecord, CallsUsedUp, ScopeStopped
 from bibwire.domain.records import Registration
@@ -316,20 +316,24 @@ class Checks:
 
     # 7, 8, 9: the vendor's habits
 
-    def clock(self) -> Task:
+    def clock(self, computer_ahead: float) -> Task:
         async def do() -> Seen:
-            if not self._evidence.clock_ahead:
-                return Verdict.SKIPPED, "no answer with a Date was seen"
-            # In the middle: what one answer took on its way makes the vendor's clock look late.
-            ahead = median_low(self._evidence.clock_ahead)
-            seen = f"the vendor's clock is {ahead:+.1f} s from ours"
-            return _judged(abs(ahead) <= MOST_CLOCK_SECONDS), seen
+            vendor = self._evidence.vendor_time
+            found, spread = vendor.seen(), vendor.spread_seconds()
+            if found is None:
+                return Verdict.SKIPPED, "no answer with a Date that can be believed was seen"
+            if spread > MOST_CLOCK_SECONDS:
+                return Verdict.FAIL, f"the Dates of its answers are up to {in_words(spread)} apart"
+            # A clock of ours that is wrong is no fault of the vendor's, and costs the mirror nothing.
+            seen = f"its Dates agree; its clock is {found.date_ahead:+.1f} s from the database's"
+            wrong = wrong_clock(vendor_ahead=found.date_ahead, computer_ahead=computer_ahead)
+            return Verdict.PASS, seen if wrong is None else f"{seen}: {wrong.said}; {wrong.fix}"
 
         return Task(
             CLOCK,
             None,
             "the Date of its answers",
-            f"within {MOST_CLOCK_SECONDS:.0f} s of our clock; without a usable Date it counts as 60 s off",
+            f"Dates that agree within {MOST_CLOCK_SECONDS:.0f} s, by the time that passed between them",
             0,
             do,
         )
@@ -418,7 +422,8 @@ class Checks:
             as_of = (await verify.ages(self._db, self._partner_id, [scope.race_id])).get(scope.race_id)
             if as_of is None:
                 return Verdict.FAIL, f"race {scope.race_id}, {scope.name}, is not loaded"
-            age = (now - as_of).total_seconds()
+            # Dated by the vendor's clock: so is the age.
+            age = (self._evidence.vendor_time.now() - as_of).total_seconds()
             seen = f"{max(0.0, age):,.0f} s old, and {tier.seconds:,.0f} s is its target"
             return _judged(not is_late(age, tier.seconds)), seen
 

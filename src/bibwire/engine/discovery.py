@@ -110,11 +110,12 @@ async def discover(
             everything = await reading.coming()
         if everything:
             await reading.all()
-        if everything and not reading.unreadable and reading.is_complete:
+        # A race that cannot be read is there; one whose id cannot be told may be any of them.
+        if everything and None not in reading.unread_race_ids and reading.is_complete:
             await catalog.note_list(
                 db,
                 partner_id,
-                race_ids=reading.race_ids,
+                race_ids=reading.race_ids | reading.unread,
                 event_ids=reading.event_ids,
                 reading=reading.first,
                 began_at=began_at,
@@ -127,7 +128,7 @@ async def discover(
         error = str(caught)
         raise
     finally:
-        outcome = Outcome(quarantined=reading.unreadable)
+        outcome = Outcome(quarantined=reading.unreadable + reading.faults)
         await runs.finish(
             db, run_id, outcome, calls=reading.pages, error=error, failed=failed, now=clock.now()
         )
@@ -154,11 +155,17 @@ class _Reading:
         self._partner_id = partner_id
         self.race_ids: set[int] = set()
         self.event_ids: set[int] = set()
-        self.pages = self.unreadable = 0
+        self.unread_race_ids: set[int | None] = set()
+        self.pages = self.unreadable = self.faults = 0
         self.answered_at: datetime | None = None
         self.first = 0
         self.is_complete = True
         self.note: str | None = None
+
+    @property
+    def unread(self) -> set[int]:
+        """Races that are there, and could not be read."""
+        return {race_id for race_id in self.unread_race_ids if race_id is not None}
 
     async def coming(self) -> bool:
         """Read what is to come; say whether a race is missing that the last such list showed."""
@@ -169,7 +176,7 @@ class _Reading:
         missing = await catalog.note_coming(
             self._db,
             self._partner_id,
-            race_ids=found.race_ids,
+            race_ids=found.race_ids | self.unread,
             reading=self.first,
             now=self._clock.now(),
         )
@@ -234,7 +241,7 @@ class _Reading:
                 self._db,
                 self._partner_id,
                 page.races,
-                page.unreadable,
+                [*page.unreadable, *page.faults],
                 reading=reading,
                 now=self._clock.now(),
             )
@@ -244,6 +251,8 @@ class _Reading:
             found.ended_early = found.pages > 1 and not page.races and not page.unreadable
             self.pages += 1
             self.unreadable += len(page.unreadable)
+            self.faults += len(page.faults)
+            self.unread_race_ids |= set(page.unread_race_ids)
             self.answered_at = self.answered_at or page.dated.answered_at
             reading = await catalog.next_reading(self._db)  # before the next page is asked for
         self.race_ids |= found.race_ids

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from bibwire.api import wire
 from bibwire.api.client import CallMade, VendorClient
-from bibwire.clock import Clock
+from bibwire.api.dates import VendorTime
 from bibwire.domain.errors import BadRecord, CallsUsedUp, ListingNotTrusted
 from bibwire.domain.records import Page, Registration, Removal
 from bibwire.domain.sweeps import EVENTS_A_REQUEST, Stream, grouped
@@ -63,8 +63,11 @@ class Purse:
         self.begun += 1
 
     def note(self, call: CallMade) -> None:
-        """Note that an attempt has ended."""
-        self.made += 1
+        """Note that an attempt has ended; one that was never sent is none."""
+        if call.sent:
+            self.made += 1
+        else:
+            self.begun -= 1
         self._on_call()
 
 
@@ -143,22 +146,23 @@ class Listing:
 class Evidence:
     """What is read of one partner's races."""
 
-    def __init__(self, client: VendorClient, clock: Clock, purse: Purse, *, page_size: int) -> None:
+    def __init__(self, client: VendorClient, purse: Purse, *, page_size: int) -> None:
         self._client = client
-        self._clock = clock
         self.purse = purse
         self.page_size = page_size
         self.counts: dict[int, dict[int, int]] = {}
         self.listings: dict[int, Listing] = {}
-        # Seconds by which the vendor's clock is ahead of ours, by each answer that shows it.
-        self.clock_ahead: list[float] = []
+
+    @property
+    def vendor_time(self) -> VendorTime:
+        """The vendor's clock, by the answers that were read."""
+        return self._client.vendor_time
 
     async def first_page(self, scope: Scope) -> int:
         """Return how many rows a page of one row of a race has: the cheapest protected call there is."""
         pages = self._client.participants(scope.race_id, [min(scope.event_ids)], page_size=1)
         async with aclosing(pages):
             page = await anext(pages)
-        self._note_clock(page)
         return len(page.rows) + len(page.unreadable)
 
     async def count(self, scope: Scope) -> dict[int, int]:
@@ -226,13 +230,11 @@ class Evidence:
         pages = self._client.participants(scope.race_id, sorted(event_ids), page_size=self.page_size)
         async with aclosing(pages):
             page = await anext(pages)
-        self._note_clock(page)
         return len(page.rows) + len(page.unreadable)
 
     async def wearing(self, scope: Scope, event_ids: Collection[int], bib: int) -> Page:
         """Return those of these events who have the bib now."""
         page = await self._client.search_bib(scope.race_id, sorted(event_ids), bib)
-        self._note_clock(page)
         return page
 
     async def _list(self, scope: Scope, event_ids: list[int], *, one_event: bool) -> Listing:
@@ -314,12 +316,7 @@ class Evidence:
         pages = ask(race_id, events, after=after, modified_after=since, page_size=self.page_size)
         async with aclosing(pages):
             async for page in pages:
-                self._note_clock(page)
                 found.add(page, stream)
-
-    def _note_clock(self, page: Page) -> None:
-        # The vendor's Date is cut to the second: half of one is the best guess of what is missing.
-        self.clock_ahead.append((page.answered_at - self._clock.now()).total_seconds() + 0.5)
 
 
 def _groups(event_ids: Collection[int], *, one_by_one: bool) -> list[list[int]]:

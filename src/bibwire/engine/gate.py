@@ -33,15 +33,18 @@ class Gate:
 
 
 class _Place:
-    """A place of one task."""
+    """A place of one task and of those it started: taken once, however many of them come back to it."""
 
     def __init__(self, free: asyncio.Semaphore) -> None:
         self._free = free
         self._taken = False
+        self._taking = asyncio.Lock()
 
     async def take(self) -> None:
-        await self._free.acquire()
-        self._taken = True
+        async with self._taking:
+            if not self._taken:
+                await self._free.acquire()
+                self._taken = True
 
     def leave(self) -> None:
         if self._taken:

@@ -24,6 +24,7 @@ from bibwire.domain.errors import AnswerUnreadable, EventGone, ListingNotTrusted
 from bibwire.domain.records import Page
 from bibwire.domain.sweeps import Stream
 from bibwire.domain.teams import TeamCounts
+from bibwire.engine.reading import READING
 from bibwire.store import backfills, catalog, leases, loader
 from bibwire.store.database import Connection, Database
 from bibwire.store.leases import Lease
@@ -217,7 +218,7 @@ class PastSync:
     async def _store(self, connection: Connection, target: Target, stream: Stream, page: Page) -> Outcome:
         if stream is Stream.PARTICIPANTS:
             return await loader.merge_listed_page(
-                connection, target, page, decode=wire.decode_participant, complete_for=None
+                connection, target, page, reading=READING, complete_for=None
             )
         return await loader.merge_removed_page(connection, target, page, decode=wire.decode_removed)
 

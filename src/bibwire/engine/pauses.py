@@ -15,6 +15,8 @@ from bibwire.clock import Clock
 from bibwire.domain.errors import BibwireError, Blocked, BudgetSpent, CallerRefused, ScopeBusy
 
 BUSY_SECONDS: Final = 5.0
+# Somebody may end the pause: to look again costs no call.
+LOOK_AGAIN_SECONDS: Final = 60.0
 # The permits' own clock may be a moment behind.
 AFTERWARDS_SECONDS: Final = 0.1
 
@@ -49,6 +51,8 @@ class Pauses:
             raise error
         self.until[partner] = self._clock.now() + timedelta(seconds=seconds)
         self._on_wait()
+        if isinstance(error, Blocked):
+            seconds = min(seconds, LOOK_AGAIN_SECONDS)
         await self._clock.sleep(seconds + AFTERWARDS_SECONDS)
         self.until.pop(partner, None)
         self._on_wait()

@@ -22,8 +22,9 @@ from bibwire.domain import schedule as rules
 from bibwire.domain.budget import Budget, Urgency, room
 from bibwire.domain.errors import InvariantBroken
 from bibwire.domain.schedule import PartnerPlan, ScopeFacts, Shortage, Tier
+from bibwire.domain.secrets import NOBODY, Secret
 from bibwire.domain.shortages import is_news, is_over, to_tell
-from bibwire.store import schedule, shortages
+from bibwire.store import clocks, schedule, shortages
 from bibwire.store.database import Connection, Database
 from bibwire.store.jobs import Jobs
 from bibwire.store.partners import Partner
@@ -39,7 +40,9 @@ TICK_SECONDS: Final = 5.0
 LOOK_AHEAD: Final = timedelta(seconds=TICK_SECONDS)
 # Rates of change move while a race is hot; without one, only the start times count.
 REPLAN_HOT: Final = timedelta(seconds=30)
-REPLAN_AT_LATEST: Final = timedelta(hours=1)
+REPLAN_AT_LATEST: Final = schedule.LONGEST_PLAN
+# What was dated while a clock was ahead is looked for so often.
+PULL_BACK_SECONDS: Final = 30.0
 MOST_AT_ONCE: Final = 200
 NO_ROOM: Final = timedelta(minutes=1)
 DISCOVERY_AGAIN: Final = timedelta(minutes=15)
@@ -76,7 +79,7 @@ class Planner:
         jobs: Jobs,
         clock: Clock,
         *,
-        caller: str = "",
+        caller: Secret = NOBODY,
         budget_time: Callable[[], datetime] | None = None,
         next_verification: Callable[[datetime], datetime] | None = None,
     ) -> None:
@@ -84,7 +87,7 @@ class Planner:
         Make the planner.
 
         Args:
-            caller: Name of the caller registration, "" without one.
+            caller: The caller registration, `NOBODY` without one.
             budget_time: For simulations: the time calls are counted by, instead of the database's.
             next_verification: When mirrors are verified next, after an instant; None: they are not.
         """
@@ -94,6 +97,7 @@ class Planner:
         self._caller = caller
         self._budget_time = budget_time
         self._next_verification = next_verification
+        self._pulled_back_at: float | None = None
 
     async def tick(self) -> Ticked:
         """
@@ -103,6 +107,7 @@ class Planner:
             DatabaseUnavailable: PostgreSQL cannot be used; the next tick does all of it.
         """
         ticked = Ticked()
+        await self._pull_back()
         await self._discoveries(ticked)
         # What is due comes first, and again between the plans of many partners.
         await self._queue_due(ticked)
@@ -110,6 +115,22 @@ class Planner:
             await self._queue_due(ticked)
         await self._verifications(ticked)
         return ticked
+
+    async def _pull_back(self) -> None:
+        """Bring back what was stored while a clock was ahead: no instant to come outlives its cause."""
+        at = self._clock.monotonic()
+        if self._pulled_back_at is not None and at - self._pulled_back_at < PULL_BACK_SECONDS:
+            return
+        self._pulled_back_at = at
+        async with self._db.transaction() as connection:
+            scopes, partners = await clocks.pull_back(connection, now=self._clock.now())
+        if scopes or partners:
+            log.warning(
+                "what lay too far ahead is due again: a clock was set back",
+                action="plan",
+                scopes=scopes,
+                partners=partners,
+            )
 
     async def _discoveries(self, ticked: Ticked) -> None:
         now = self._clock.now()
@@ -236,9 +257,10 @@ def _paid_for(
     for each in due:
         budget, urgency = left[each.credential_id], urgency_of(each.tier, loaded=each.loaded)
         taken = promised[each.credential_id]
-        if budget.blocked_until is not None and budget.blocked_until > now:
+        # Whether it is blocked was looked at by the clock that counts the calls.
+        if budget.blocked_until is not None:
             put_off[each] = budget.blocked_until
-        elif not room(budget.with_spent(taken), urgency, now=now):
+        elif not room(budget.with_spent(taken), urgency):
             put_off[each] = now + NO_ROOM
         else:
             chosen.append(each)
@@ -252,6 +274,7 @@ class Outlook:
     What is scheduled for a partner: its polls, the next shortage, and its races' names.
 
     `blocked_until`: no call is made before, for the vendor asked for none; None: calls are made.
+    `asked_until`: the end of the pause it asked for, where that is longer than is believed.
     `plan` has each live race as it stands in the schedule; one that is not in `scheduled` stands there
     as the planner would plan it now.
     """
@@ -259,6 +282,7 @@ class Outlook:
     partner: str
     paused: bool
     blocked_until: datetime | None
+    asked_until: datetime | None
     calls_per_hour: int
     plan: PartnerPlan
     scheduled: dict[int, Scheduled]
@@ -285,11 +309,11 @@ async def outlook(db: Database, partner: Partner, *, now: datetime) -> Outlook:
         )
         for poll in plan.polls
     )
-    blocked = budget.blocked_until
     return Outlook(
         partner=partner.name,
         paused=partner.paused_at is not None,
-        blocked_until=blocked if blocked is not None and blocked > now else None,
+        blocked_until=budget.blocked_until,
+        asked_until=budget.asked_until,
         calls_per_hour=budget.limit_ahead,
         plan=replace(
             plan, polls=polls, planned_calls_per_hour=math.fsum(poll.calls_per_hour for poll in polls)

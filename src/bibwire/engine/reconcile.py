@@ -25,6 +25,7 @@ from bibwire.domain.errors import (
     Blocked,
     BudgetSpent,
     DatabaseUnavailable,
+    KeyRefused,
     PartnerStopped,
     ScopeBusy,
     SettingsError,
@@ -33,6 +34,7 @@ from bibwire.domain.reconcile import EventDrift, Verdict
 from bibwire.domain.teams import TeamCounts
 from bibwire.engine.calls import count_calls
 from bibwire.engine.clients import Clients
+from bibwire.engine.discovery import discover
 from bibwire.engine.pauses import Pauses
 from bibwire.engine.reports import SyncError, SyncProgress, Watch
 from bibwire.engine.sweeper import Sweeper, Swept
@@ -295,10 +297,15 @@ class Reconciliation:
         counter = count_calls()
         pauses = Pauses(self._clock, tell)
         for partner in partners:
-            scopes = await catalog.live_scopes(self._db, partner.partner_id, now=now, race_id=request.race_id)
-            report.races += len(scopes)
-            progress.races += len(scopes)
             try:
+                if not request.counts_only and await self._may_know(partner, request.race_id):
+                    await self._read_list(report, pauses, partner)
+                    tell()
+                scopes = await catalog.live_scopes(
+                    self._db, partner.partner_id, now=now, race_id=request.race_id
+                )
+                report.races += len(scopes)
+                progress.races += len(scopes)
                 for scope in scopes:
                     if not scope.is_loaded:
                         report.not_loaded += 1
@@ -307,8 +314,16 @@ class Reconciliation:
                     progress.races_done += 1
                     tell()
             except PartnerStopped as error:
-                await self._partners.mark_failing(partner, str(error))
+                if isinstance(error, KeyRefused):
+                    await self._partners.mark_failing(partner, str(error))
                 report.errors.append(SyncError(partner.name, None, str(error)))
+            except BibwireError:
+                raise
+            except Exception as caught:  # a fault of ours with one partner must not stop the others
+                log.exception("partner not reconciled", action="reconcile", partner=partner.name)
+                what = type(caught).__name__
+                told = f"An unexpected {what} stopped it; see the log."
+                report.errors.append(SyncError(partner.name, None, told))
             progress.partners_done += 1
         if request.race_id is not None and not report.races:
             raise SettingsError(
@@ -317,6 +332,40 @@ class Reconciliation:
             )
         report.calls, report.seconds = counter.made, self._clock.monotonic() - started
         return report
+
+    async def _may_know(self, partner: Partner, race_id: int | None) -> bool:
+        """Say whether a partner has the race asked for, if one is."""
+        if race_id is None:
+            return True
+        [[known]] = await catalog.run(self._db, "race_known", partner.partner_id, race_id=race_id)
+        return bool(known)
+
+    async def _read_list(self, report: ReconcileReport, pauses: Pauses, partner: Partner) -> None:
+        """
+        Compare races and events with the race list, which is one call for all of them.
+
+        Raises:
+            PartnerStopped, DatabaseUnavailable, SettingsError: It concerns more than the list.
+        """
+        began_at = self._clock.now()
+        while True:
+            try:
+                async with self._clients.use(partner, Urgency.RECONCILE) as client:
+                    await discover(self._db, client, self._clock, partner.partner_id)
+                break
+            except (BudgetSpent, Blocked) as wait:
+                await pauses.wait(partner.name, wait)
+            except (PartnerStopped, DatabaseUnavailable, SettingsError):
+                raise
+            except BibwireError as error:  # people are compared all the same
+                report.notes.append(f"{partner.name}: races and events are not compared: {error}")
+                return
+        [[races, events]] = await catalog.run(self._db, "changed_since", partner.partner_id, since=began_at)
+        if races or events:
+            report.notes.append(
+                f"{partner.name}: {races:,} {'race' if races == 1 else 'races'} and {events:,} "
+                f"{'event' if events == 1 else 'events'} were not as the race list shows them: they are now."
+            )
 
     async def _one(
         self,
@@ -360,7 +409,7 @@ class Reconciliation:
             if done.teams is not None:
                 report.teams.append(race | asdict(done.teams))
             error = done.swept.text
-        except (PartnerStopped, DatabaseUnavailable) as caught:
+        except (PartnerStopped, DatabaseUnavailable, SettingsError) as caught:
             error = str(caught)
             raise
         except BibwireError as caught:

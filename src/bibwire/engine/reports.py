@@ -24,7 +24,12 @@ class SyncRequest:
 
 @dataclass(slots=True)
 class SyncProgress:
-    """How far a sync is. `people` counts rows received, `calls` every call, retries too."""
+    """
+    How far a sync is.
+
+    `people` counts rows received, `calls` every call, retries too. `trouble`: why RunSignup was not
+    reached just now, while it is tried again.
+    """
 
     partners: int = 0
     partners_done: int = 0
@@ -32,6 +37,7 @@ class SyncProgress:
     races_done: int = 0
     people: int = 0
     calls: int = 0
+    trouble: str | None = None
 
 
 Watch = Callable[[SyncProgress], None]

@@ -16,9 +16,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+import structlog
+
 from bibwire.api import wire
 from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
+from bibwire.domain.clocks import VendorClock, elapsed
 from bibwire.domain.doubts import doubtful_events
 from bibwire.domain.errors import (
     AnswerUnreadable,
@@ -41,6 +44,7 @@ from bibwire.domain.sweeps import (
     plan,
 )
 from bibwire.engine.discovery import discover
+from bibwire.engine.reading import READING
 from bibwire.store import catalog, doubts, feed, leases, loader, quarantine, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Connection, Database
@@ -51,6 +55,8 @@ from bibwire.store.loader import Outcome, Target
 SECOND: Final = timedelta(seconds=1)
 # How long a scope is asked for one event at a time before a list is tried again.
 ONE_EVENT_FOR: Final = timedelta(days=7)
+
+log = structlog.get_logger()
 
 
 class _OneEventGone(Exception):
@@ -70,8 +76,8 @@ class ScopeResult:
     # Rows a full listing showed, by event.
     listed: dict[int, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    # Seconds by which the vendor's clock is ahead of ours, from its last answer.
-    clock_ahead: float | None = None
+    # None: it was not seen, or not so that it can be believed.
+    vendor_clock: VendorClock | None = None
 
 
 class ScopeSync:
@@ -99,11 +105,15 @@ class ScopeSync:
         self._on_page = on_page
         self._stopping = stopping
         self._key = (scope.partner_id, scope.race_id)
-        self._wish = Wish(live=scope.event_ids, now=clock.now(), lookback=lookback)
+        self._wish = Wish(
+            live=scope.event_ids, now=clock.now(), vendor_now=client.vendor_time.now(), lookback=lookback
+        )
         # Of how many events together the vendor was seen to list the first ones and the last.
         self._trusted = 1
         self._pages_proven = self._try_lists = False
         self._longest_page = 0
+        # Whether a full listing compares the columns of rows whose digests are the same.
+        self._compare_stored = False
         # What the full listing of this run showed, for what is decided at its end.
         self._listing: Listing | None = None
         self._before: dict[Stream, StreamState] = {}
@@ -114,12 +124,16 @@ class ScopeSync:
         self._empty: frozenset[int] = frozenset()
         self.result = ScopeResult()
 
-    async def run(self, *, full: bool, only: Collection[Stream] = tuple(Stream)) -> ScopeResult:
+    async def run(
+        self, *, full: bool, only: Collection[Stream] = tuple(Stream), compare_stored: bool = False
+    ) -> ScopeResult:
         """
         Make the scope fresh.
 
         Args:
             full: List everything again; what the listing misses is then held against the counts.
+            compare_stored: In a full sweep, compare what is stored column by column: slower, and finds
+                what was altered in the mirror itself.
             only: The streams to sweep; both in a full sweep, and until both were loaded.
 
         Raises:
@@ -137,10 +151,15 @@ class ScopeSync:
             )
         self._trusted, self._pages_proven = state.trusted_length, state.pages_proven
         self._longest_page = state.longest_page
-        self._wish = replace(self._wish, now=now, full_since=full_since)
+        self._compare_stored = compare_stored and full and state.loaded_at is not None
+        self._wish = replace(
+            self._wish, now=now, vendor_now=self._client.vendor_time.now(), full_since=full_since
+        )
         self._empty = frozenset(state.empty_event_ids)
         # A vendor's habit may be over: the list is tried again, and counted.
-        self._try_lists = state.one_event_since is not None and now - state.one_event_since >= ONE_EVENT_FOR
+        self._try_lists = state.one_event_since is not None and (
+            elapsed(state.one_event_since, now) >= ONE_EVENT_FOR
+        )
         if state.one_event_since is not None and not self._try_lists:
             self._ask_one_event()
         if self._try_lists or state.relist_since or state.reread_from:
@@ -160,6 +179,7 @@ class ScopeSync:
                 await self._drop_event(gone.event_id)
             except EventGone:
                 self._ask_one_event()  # one of several: asking for each tells which
+        self.result.vendor_clock = self._client.vendor_time.seen()
         await self._restore_shadowed()
         if self._listing is not None:
             self.result.listed = self._listing.counts
@@ -173,16 +193,30 @@ class ScopeSync:
         if full:
             assert full_since is not None
             await self._end_full(full_since)
+        if self.result.outcome.altered:
+            self._tell_altered(self.result.outcome.altered)
         return self.result
+
+    def _tell_altered(self, rows: int) -> None:
+        log.warning(
+            "rows of the mirror were altered",
+            action="sweep",
+            partner_id=self._scope.partner_id,
+            race_id=self._scope.race_id,
+            rows=rows,
+        )
+        self.result.notes.append(
+            f"Race {self._scope.race_id}: {rows:,} {'row' if rows == 1 else 'rows'} of the mirror did not "
+            "hold what RunSignup lists, though nothing had changed there: somebody altered the mirror, or it "
+            "was stored wrong. RunSignup's values are back."
+        )
 
     async def merge_found(self, page: Page) -> None:
         """Store what a search found, outside any sweep: no cursor moves."""
         async with self._db.transaction() as connection:
             target = await self._target(connection)
             self.result.outcome.add(
-                await loader.merge_listed_page(
-                    connection, target, page, decode=wire.decode_participant, complete_for=None
-                )
+                await loader.merge_listed_page(connection, target, page, reading=READING, complete_for=None)
             )
 
     async def _take_back(self) -> None:
@@ -278,8 +312,6 @@ class ScopeSync:
         The last page of a list that is to be counted leaves the sweep at its last row; the list
         ends when it was (`counted`).
         """
-        # The vendor's Date is cut to the second: half of one is the best guess of what is missing.
-        self.result.clock_ahead = (page.answered_at - self._clock.now()).total_seconds() + 0.5
         listing = stream is Stream.PARTICIPANTS and sweep.kind is SweepKind.FULL
         received = len(page.rows) + len(page.unreadable)
         if sweep.kind is SweepKind.FULL and received > self._longest_page:
@@ -297,16 +329,23 @@ class ScopeSync:
                     connection,
                     target,
                     page,
-                    decode=wire.decode_participant,
+                    reading=READING,
                     complete_for=frozenset(sweep.groups[sweep.group]) if listing and not counted else None,
+                    compare_stored=self._compare_stored,
                 )
             else:
                 outcome = await loader.merge_removed_page(
-                    connection, target, page, decode=wire.decode_removed, still_listed=still_listed
+                    connection,
+                    target,
+                    page,
+                    decode=wire.decode_removed,
+                    still_listed=still_listed,
+                    compare_stored=self._compare_stored and sweep.kind is SweepKind.FULL,
                 )
             if stream is Stream.PARTICIPANTS and not listing:
                 await self._note_returned(connection, target, outcome)
-            sweep = sweep.counted(as_of=page.as_of, listed=outcome.listed if listing else {})
+            as_of = await self._as_of(connection, page)
+            sweep = sweep.counted(as_of=as_of, listed=outcome.listed if listing else {})
             ahead = sweep.advanced(through=last_id if to_count else page.through)
             if ahead is not None:
                 state = replace(state, sweep=ahead)
@@ -335,6 +374,15 @@ class ScopeSync:
             for row in page.rows:
                 self._shadowed.pop(row.registration_id, None)
         return ahead, state
+
+    async def _as_of(self, connection: Connection, page: Page) -> datetime:
+        """Return as of which vendor instant a page that was just stored is, by its changes where need be."""
+        if page.claimed is None or not page.rows:
+            return page.as_of
+        ids = [row.registration_id for row in page.rows]
+        [[newest]] = await streams.write(connection, "newest_change", *self._key, registration_ids=ids)
+        is_believed = self._client.vendor_time.show(newest, page.claimed)
+        return page.claimed if is_believed else page.as_of
 
     async def _target(self, connection: Connection) -> Target:
         loaded_at = await leases.hold(connection, self._lease)
@@ -500,7 +548,8 @@ class ScopeSync:
         counts = await self._client.participant_counts(self._scope.race_id, event_ids)
         if any(counts.get(event_id) != expected[event_id] for event_id in event_ids):
             # People sign up meanwhile: hold what is stored after their changes against a new count.
-            self._wish = replace(self._wish, full_since=None, now=self._clock.now())
+            vendor_now = self._client.vendor_time.now()
+            self._wish = replace(self._wish, full_since=None, now=self._clock.now(), vendor_now=vendor_now)
             for stream in Stream:
                 await self._freshen(stream)
             missing = await self._missing(listing)
@@ -563,7 +612,7 @@ class ScopeSync:
             raise
         except BibwireError:
             return frozenset()  # discovery has its own line of sync_history
-        if found.unreadable or self._scope.race_id not in found.race_ids:
+        if self._scope.race_id not in found.race_ids:
             return frozenset()
         return before & found.event_ids
 

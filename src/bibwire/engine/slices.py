@@ -9,8 +9,9 @@ for each poll alone, so that a person's look-up never waits for a slice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
-from contextlib import AsyncExitStack
+import math
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -18,30 +19,35 @@ from typing import Any, Final
 import structlog
 
 from bibwire.api.client import VendorClient
+from bibwire.api.haste import Haste, in_haste
 from bibwire.clock import Clock
 from bibwire.domain import reconcile as drift
 from bibwire.domain import schedule as rules
 from bibwire.domain.budget import Urgency, room
+from bibwire.domain.clocks import elapsed
 from bibwire.domain.errors import (
     BibwireError,
     Blocked,
     BudgetSpent,
     CallerRefused,
+    CredentialSealed,
     DatabaseUnavailable,
     EventGone,
     PartnerStopped,
     RaceGone,
     ScopeBusy,
     Stopped,
+    VendorUnavailable,
 )
 from bibwire.domain.schedule import Tier
 from bibwire.domain.sweeps import Stream
 from bibwire.engine.calls import CallCounter, count_calls
 from bibwire.engine.clients import Clients
+from bibwire.engine.outages import Outages
 from bibwire.engine.planner import urgency_of
 from bibwire.engine.reconcile import Reconciled, Reconciler
 from bibwire.engine.sweeper import NOBODYS_FAULT, Sweeper, Swept
-from bibwire.store import catalog, reconciliations, runs, schedule, streams
+from bibwire.store import catalog, clocks, reconciliations, runs, schedule, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
 from bibwire.store.loader import Outcome
@@ -55,9 +61,16 @@ KEEP_SECONDS: Final = 20.0
 BUSY_SECONDS: Final = 3.0
 RETRY_SECONDS: Final = 60.0
 GONE_AGAIN: Final = timedelta(minutes=10)
-REFUSED: Final = timedelta(minutes=15)
 # Races that are not hot wait for each other here, so that they never fill the line of calls.
 OTHERS_AT_ONCE: Final = 5
+# A hot race's poll is tried again by the schedule rather than within the call, so that what is wrong is
+# known soon. A delta that is not answered for so long is hardly answered any more; a vendor that is only
+# slow gets its full time with every third try.
+HOT_RETRY_SECONDS: Final = 5.0
+HOT_TIMEOUT_SECONDS: Final = 20.0
+FULL_TIME_EVERY: Final = 3
+# With the few seconds between two polls of a hot race, its operator hears of it within fifteen.
+HOT_SILENT_SECONDS: Final = 7.0
 
 log = structlog.get_logger()
 
@@ -77,13 +90,33 @@ class Slices:
     """The sweep job."""
 
     def __init__(
-        self, *, db: Database, partners: Partners, clients: Clients, clock: Clock, sweeper: Sweeper
+        self,
+        *,
+        db: Database,
+        partners: Partners,
+        clients: Clients,
+        clock: Clock,
+        sweeper: Sweeper,
+        outages: Outages,
+        wake: Callable[[], Awaitable[None]],
     ) -> None:
+        """
+        Make the job.
+
+        Args:
+            wake: Lets the planner plan at once.
+        """
         self._db = db
         self._partners = partners
         self._clients = clients
         self._clock = clock
         self._sweeper = sweeper
+        self._outages = outages
+        self._wake = wake
+        self._telling: set[asyncio.Task[None]] = set()
+        # Races whose present call is silent, and those whose last one was and was answered in the end.
+        self._silent: set[tuple[int, int]] = set()
+        self._slow: set[tuple[int, int]] = set()
         self._others = asyncio.Semaphore(OTHERS_AT_ONCE)
         self._reconciler = Reconciler(db, clock, sweeper)
 
@@ -141,9 +174,10 @@ class Slices:
     ) -> Turn | None:
         """Poll the scope once and note what became of it; return its next turn, None if it failed."""
         assert turn.tier is not None
-        began_at = self._clock.now()
+        began_at, started = self._clock.now(), self._clock.monotonic()
         scopes = await catalog.live_scopes(self._db, partner.partner_id, now=began_at, race_id=race_id)
         if not scopes:
+            self._outages.forget((partner.partner_id, race_id))
             await schedule.close(self._db, partner.partner_id, race_id, now=began_at)
             return None
         [scope] = scopes
@@ -157,20 +191,66 @@ class Slices:
         full = await self._is_to_be_listed(partner, scope, turn, began_at)
         with_removed = full or _removed_is_due(turn, began_at)
         only = tuple(Stream) if with_removed else (Stream.PARTICIPANTS,)
-        swept = await self._sweep(partner, scope, turn.tier, only, full, slice_, stopping)
+        with self._haste(partner, scope, turn, full=full, started=started):
+            swept = await self._sweep(partner, scope, turn.tier, only, full, slice_, stopping)
         slice_.outcome.add(swept.outcome)
         if not isinstance(swept.error, NOBODYS_FAULT):
             slice_.error = swept.text or slice_.error
             slice_.failed = swept.error is not None
+        key = (partner.partner_id, race_id)
+        (self._slow.add if key in self._silent and swept.error is None else self._slow.discard)(key)
+        self._silent.discard(key)
         if swept.error is not None:
-            await self._note_failure(partner, scope, turn, swept.error)
+            await self._note_failure(partner, scope, turn, swept.error, started)
             return None
+        if self._outages.worked(key, partner=partner.name):
+            await schedule.try_hot_again(self._db, now=self._clock.now())
+            with suppress(BibwireError):  # it plans within seconds anyway
+                await self._wake()
         counts = drift.counts_are_due(
             turn.tier, now=began_at, loaded_at=turn.loaded_at, counted_at=turn.counted_at
         )
         if counts and not stopping.is_set():
             await self._hold_against_counts(slice_, partner, scope, stopping)
         return await self._note_success(partner, scope, turn, swept, began_at, with_removed)
+
+    def _haste(
+        self, partner: Partner, scope: Scope, turn: Turn, *, full: bool, started: float
+    ) -> AbstractContextManager[None]:
+        """Give the polls of a hot race up sooner, and say it when the vendor is silent."""
+        if turn.tier is not Tier.HOT or full or not scope.is_loaded:
+            return nullcontext()
+
+        key = (scope.partner_id, scope.race_id)
+
+        def on_silent() -> None:
+            self._silent.add(key)
+            telling = asyncio.create_task(self._tell_silence(partner, scope, started))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+
+        return in_haste(
+            Haste(
+                # While it fails each poll is one attempt: the calls are kept for when it works again.
+                retry_seconds=0.0 if turn.failures else HOT_RETRY_SECONDS,
+                timeout_seconds=(
+                    math.inf
+                    if turn.failures % FULL_TIME_EVERY == FULL_TIME_EVERY - 1
+                    else HOT_TIMEOUT_SECONDS
+                ),
+                # Who answered late the last time is slow, which is not told with every poll.
+                silent_seconds=HOT_SILENT_SECONDS * (2 if key in self._slow else 1),
+                on_silent=on_silent,
+            )
+        )
+
+    async def _tell_silence(self, partner: Partner, scope: Scope, started: float) -> None:
+        """Say that the vendor does not answer, before the call is given up."""
+        error = VendorUnavailable(f"the vendor has not answered for {HOT_SILENT_SECONDS:g} s")
+        key = (scope.partner_id, scope.race_id)
+        self._outages.failed(key, error, began_at=started, partner=partner.name)
+        with suppress(BibwireError):  # said by whoever works with the database
+            await streams.run(self._db, "set_failing", *key, now=self._clock.now(), error=str(error))
 
     async def _is_to_be_listed(self, partner: Partner, scope: Scope, turn: Turn, now: datetime) -> bool:
         """
@@ -189,7 +269,7 @@ class Slices:
         if not pages:
             return True
         budget = await budget_of_partner(self._db, scope.partner_id)
-        return room(budget, Urgency.RECONCILE, now=now) > pages
+        return room(budget, Urgency.RECONCILE) > pages
 
     async def _hold_against_counts(
         self, slice_: _Slice, partner: Partner, scope: Scope, stopping: asyncio.Event
@@ -301,10 +381,8 @@ class Slices:
         )
         if partner.failing_since is not None:
             await self._partners.mark_verified(partner)
-        if swept.clock_ahead is not None:
-            await schedule.note_clock(
-                self._db, scope.partner_id, ahead_seconds=swept.clock_ahead, known=turn.clock_ahead
-            )
+        if swept.vendor_clock is not None and swept.vendor_clock.differs(turn.vendor_clock):
+            await clocks.note(self._db, scope.partner_id, swept.vendor_clock)
         if outcome.changes or swept.text or not scope.is_loaded:
             note = {} if swept.text is None else {"note": swept.text}
             log.info(
@@ -319,8 +397,10 @@ class Slices:
             )
         return next_turn
 
-    async def _note_failure(self, partner: Partner, scope: Scope, turn: Turn, error: BibwireError) -> None:
-        """Say when to try again, and whose fault it was."""
+    async def _note_failure(
+        self, partner: Partner, scope: Scope, turn: Turn, error: BibwireError, started: float
+    ) -> None:
+        """Say when to try again, and whose fault it was. `started`: the poll, by the monotonic clock."""
         assert turn.tier is not None
         now = self._clock.now()
         key = (scope.partner_id, scope.race_id)
@@ -339,29 +419,35 @@ class Slices:
             again_at = now + GONE_AGAIN
             await schedule.close(self._db, *key, now=now, discover_by=again_at)
         elif isinstance(error, CallerRefused):
-            again_at = now + REFUSED
+            again_at = now + schedule.PUT_OFF
             await schedule.put_partner_off(self._db, partner.partner_id, until=again_at)
             await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, counts=False)
+        elif isinstance(error, CredentialSealed):
+            # Nobody was asked, and another worker may have the key that fits.
+            again_at = now + timedelta(seconds=RETRY_SECONDS)
+            await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, counts=False)
         elif isinstance(error, PartnerStopped):
-            again_at = now + REFUSED
+            again_at = now + schedule.PUT_OFF
             if not await self._partners.mark_failing(partner, str(error), until=again_at):
                 again_at = now  # the key was replaced: it is due as it was, under the new one
         else:
             slowest = max(turn.tier.seconds, turn.poll_every_seconds or 0)
-            seconds = rules.wait_after_failure(turn.failures + 1, slowest, spread=scope.race_id % 100 / 100)
+            longest = math.inf
+            if turn.tier is Tier.HOT:
+                others = await schedule.failing_hot(self._db, partner.partner_id) - bool(turn.failures)
+                longest = rules.probe_seconds(others + 1, partner.calls_per_hour)
+                # What the poll itself took is waited already.
+                longest = max(1.0, longest - (self._clock.monotonic() - started))
+            seconds = rules.wait_after_failure(
+                turn.failures + 1, slowest, spread=scope.race_id % 100 / 100, longest=longest
+            )
             again_at = now + timedelta(seconds=seconds)
             await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now)
             if isinstance(error, EventGone):
                 # The list tells whether it is.
                 await schedule.discover_by(self._db, *key, by=now + GONE_AGAIN, now=now)
-        log.warning(
-            "race not polled",
-            action="sweep",
-            partner=partner.name,
-            race_id=scope.race_id,
-            error=str(error),
-            again_at=again_at.isoformat(timespec="seconds"),
-        )
+        again = again_at.isoformat(timespec="seconds")
+        self._outages.failed(key, error, began_at=started, partner=partner.name, again_at=again)
 
 
 def _removed_is_due(turn: Turn, now: datetime) -> bool:
@@ -369,4 +455,5 @@ def _removed_is_due(turn: Turn, now: datetime) -> bool:
         return True
     # Polls come a little early or late: the nearest one takes the removed list along.
     half_a_poll = (turn.poll_every_seconds or 0) / 2
-    return (now - turn.removed_polled_at).total_seconds() >= turn.removed_every_seconds - half_a_poll
+    passed = elapsed(turn.removed_polled_at, now).total_seconds()
+    return passed >= turn.removed_every_seconds - half_a_poll

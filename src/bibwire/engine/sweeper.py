@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,12 +17,15 @@ import structlog
 
 from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
+from bibwire.domain.clocks import VendorClock
 from bibwire.domain.errors import (
     AccessLost,
     BibwireError,
     Blocked,
     BudgetSpent,
+    Collided,
     DatabaseUnavailable,
+    LeaseLost,
     RaceGone,
     ScopeBusy,
     Stopped,
@@ -32,6 +35,7 @@ from bibwire.engine.scope import ScopeSync
 from bibwire.store import catalog, leases, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
+from bibwire.store.finishing import to_its_end
 from bibwire.store.leases import Lease
 from bibwire.store.loader import Outcome
 from bibwire.store.session import Session
@@ -56,7 +60,7 @@ class Swept:
     notes: list[str] = field(default_factory=list)
     error: BibwireError | None = None
     text: str | None = None
-    clock_ahead: float | None = None
+    vendor_clock: VendorClock | None = None
     listed: dict[int, int] = field(default_factory=dict)
 
 
@@ -109,7 +113,7 @@ class Sweeper:
         try:
             async with self.leased(scope, wait_seconds=lease_wait_seconds) as lease:
                 sync = self.scope_sync(client, lease, scope, on_page=on_page, stopping=stopping)
-                result = await sync.run(full=full, only=only)
+                result = await sync.run(full=full, only=only, compare_stored=full)
             swept.text = result.unsettled
             await streams.run(self._db, "works" if swept.text else "works_well", *key)
         except DatabaseUnavailable:
@@ -124,7 +128,7 @@ class Sweeper:
             swept.text = str(swept.error)
         if sync is not None:
             swept.outcome, swept.notes = sync.result.outcome, sync.result.notes
-            swept.clock_ahead, swept.listed = sync.result.clock_ahead, sync.result.listed
+            swept.vendor_clock, swept.listed = sync.result.vendor_clock, sync.result.listed
         await self.note_lost(*key, swept.error)
         if swept.text is not None and not isinstance(
             swept.error, NOBODYS_FAULT
@@ -192,11 +196,25 @@ class Sweeper:
             yield lease
         finally:
             renewing.cancel()
-            await asyncio.shield(leases.release(self._db, lease))
+            await to_its_end(self._release(lease))
+
+    async def _release(self, lease: Lease) -> None:
+        """Give a lease back; where the database is gone, it runs out."""
+        try:
+            await leases.release(self._db, lease)
+        except (DatabaseUnavailable, Collided) as error:
+            log.info("a lease runs out by itself", action="lease", race_id=lease.race_id, error=str(error))
 
     async def _renew(self, lease: Lease) -> None:
-        """Renew a lease as long as we live; if it is lost, the next commit says so."""
-        with suppress(BibwireError):
-            while True:
-                await asyncio.sleep(leases.RENEW_SECONDS)
-                await leases.renew(self._db, lease)
+        """Renew a lease as long as we live, also after a blip; if it is lost, the next commit says so."""
+        wait = leases.RENEW_SECONDS
+        while True:
+            await asyncio.sleep(wait)
+            wait = leases.RENEW_SECONDS
+            try:
+                async with asyncio.timeout(leases.RENEW_SECONDS):
+                    await leases.renew(self._db, lease)
+            except LeaseLost:
+                return
+            except (BibwireError, TimeoutError):
+                wait = leases.RENEW_AGAIN_SECONDS

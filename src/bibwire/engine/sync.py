@@ -20,23 +20,28 @@ import structlog
 from bibwire.api.client import CallMade, VendorClient
 from bibwire.clock import Clock
 from bibwire.domain.budget import Urgency
+from bibwire.domain.clocks import elapsed
 from bibwire.domain.errors import (
     BibwireError,
     Blocked,
     CallerRefused,
     DatabaseUnavailable,
+    KeyRefused,
     ListingNotTrusted,
     PartnerStopped,
     ScopeBusy,
     SettingsError,
+    VendorUnavailable,
+    VendorUnreachable,
 )
 from bibwire.domain.sweeps import FRESH, RESUME_FULL, Stream
 from bibwire.engine.calls import count_calls, note_call
 from bibwire.engine.discovery import discover
 from bibwire.engine.gate import Gate, aside
+from bibwire.engine.patience import Patience
 from bibwire.engine.reports import SyncError, SyncProgress, SyncReport, SyncRequest, Watch
 from bibwire.engine.sweeper import Sweeper
-from bibwire.store import catalog, runs, streams
+from bibwire.store import catalog, clocks, runs, streams
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
 from bibwire.store.partners import Partner, Partners
@@ -66,13 +71,18 @@ class _Run:
     progress: SyncProgress
     watch: Watch | None
     gate: Gate = field(default_factory=lambda: Gate(SCOPES_AT_ONCE))
+    patiently: Patience = field(default_factory=Patience)
     refused: CallerRefused | None = None
+    out_of_reach: bool = False
     # By partner, the vendor instant at which its race list was read.
     began: dict[int, datetime] = field(default_factory=dict)
+    # Races that were synced, or whose failure is told: of partner, race.
+    settled: set[tuple[int, int]] = field(default_factory=set)
 
     def on_call(self, call: CallMade) -> None:
-        self.report.calls += 1
-        self.progress.calls += 1
+        self.report.calls += call.sent
+        self.progress.calls += call.sent
+        self.progress.trouble = call.error if not call.sent else None
         note_call(call)
         self.tell()
 
@@ -134,9 +144,14 @@ class SyncEngine:
                 raise
             except BibwireError as error:
                 await self._note_partner(run, partner, error)
+                await self._name_left(run, partner, request, error)
             except Exception as error:  # a fault of ours with one partner must not stop the others
-                log.exception("partner failed", action="sync_partner", partner=partner.name)
-                run.failed(partner, None, f"An unexpected {type(error).__name__} stopped it; see the log.")
+                if await self._partners.find(partner.partner_id) is None:
+                    run.failed(partner, None, "The partner was removed meanwhile.")
+                else:
+                    log.exception("partner failed", action="sync_partner", partner=partner.name)
+                    told = f"An unexpected {type(error).__name__} stopped it; see the log."
+                    run.failed(partner, None, told)
             finally:
                 run.progress.partners_done += 1
                 run.tell()
@@ -151,9 +166,14 @@ class SyncEngine:
             )
         return run.report
 
-    async def lookup_live(self, partner_name: str, race_id: int, bib: int) -> SyncReport:
+    async def lookup_live(
+        self, partner_name: str, race_id: int, bib: int, *, within_seconds: float | None = None
+    ) -> SyncReport:
         """
         Ask the vendor who wears a bib (one call), store the answer, then sync the race's changes.
+
+        Args:
+            within_seconds: For all of it; what was stored until then stays. None: it takes its time.
 
         Raises:
             SettingsError: The partner or the race is unknown.
@@ -174,16 +194,20 @@ class SyncEngine:
                 "what the mirror holds of it is all there is to look up."
             )
         [scope] = scopes
-        async with (
-            self._open_client(partner, run.on_call, _aside, Urgency.LIVE) as client,
-            self._sweeper.leased(scope) as lease,
-        ):
-            sync = self._sweeper.scope_sync(client, lease, scope, on_page=run.on_page)
-            try:
-                await sync.merge_found(await client.search_bib(race_id, sorted(scope.event_ids), bib))
-            except ListingNotTrusted as error:
-                run.report.notes.append(f"The search itself was of no use: {error}.")
-            result = await sync.run(full=False)
+        try:
+            async with (
+                asyncio.timeout(within_seconds),
+                self._open_client(partner, run.on_call, _aside, Urgency.LIVE) as client,
+                self._sweeper.leased(scope) as lease,
+            ):
+                sync = self._sweeper.scope_sync(client, lease, scope, on_page=run.on_page)
+                try:
+                    await sync.merge_found(await client.search_bib(race_id, sorted(scope.event_ids), bib))
+                except ListingNotTrusted as error:
+                    run.report.notes.append(f"The search itself was of no use: {error}.")
+                result = await sync.run(full=False)
+        except TimeoutError:
+            raise VendorUnavailable(f"it took longer than {within_seconds:g} s") from None
         run.report.add(result.outcome)
         return run.report
 
@@ -213,8 +237,10 @@ class SyncEngine:
             raise run.refused
         async with self._open_client(partner, run.on_call, _aside, Urgency.DELTA) as client:
             try:
-                found = await discover(self._db, client, self._clock, partner.partner_id)
-            except (DatabaseUnavailable, PartnerStopped, Blocked):
+                found = await run.patiently(
+                    lambda: discover(self._db, client, self._clock, partner.partner_id)
+                )
+            except (DatabaseUnavailable, PartnerStopped, Blocked, VendorUnreachable):
                 raise
             except BibwireError as error:
                 # What is known is synced all the same.
@@ -225,8 +251,10 @@ class SyncEngine:
                     run.failed(partner, None, f"{found.unreadable} races could not be read; see quarantine.")
                 if request.race_id is not None and not await self._knows(partner, request.race_id):
                     return False
-            scopes = await catalog.live_scopes(
-                self._db, partner.partner_id, now=self._clock.now(), race_id=request.race_id
+            scopes = await run.patiently(
+                lambda: catalog.live_scopes(
+                    self._db, partner.partner_id, now=self._clock.now(), race_id=request.race_id
+                )
             )
             if request.race_id is not None and not scopes:
                 run.report.notes.append(
@@ -237,22 +265,25 @@ class SyncEngine:
             run.progress.races += len(scopes)
             run.tell()
             if request.full and request.race_id is None:
-                listed = await self._begin_full(run, partner, scopes)
+                listed = await run.patiently(lambda: self._begin_full(run, partner, scopes))
                 await self._sync_scopes(run, client, partner, scopes, full=True, listed=listed)
-                await catalog.run(self._db, "end_full", partner.partner_id)
+                await run.patiently(lambda: catalog.run(self._db, "end_full", partner.partner_id))
             else:
                 await self._sync_scopes(run, client, partner, scopes, full=request.full, listed={})
+            seen = client.vendor_time.seen()
+            if seen is not None:
+                await clocks.note(self._db, partner.partner_id, seen)
         return True
 
     async def _begin_full(self, run: _Run, partner: Partner, scopes: Sequence[Scope]) -> dict[int, datetime]:
         """Begin a full sync, or go on with one; return when each race was listed in it already."""
         now = self._clock.now()
         [[since]] = await catalog.run(self._db, "full_sync_since", partner.partner_id)
-        if since is None or since < now - RESUME_FULL:
+        if since is None or elapsed(since, now) > RESUME_FULL:
             await catalog.run(self._db, "begin_full", partner.partner_id, now=now)
             return {}
         rows = await catalog.run(self._db, "scopes_listed_since", partner.partner_id, since=since)
-        listed = dict(rows)
+        listed = {race_id: at for race_id, at in rows if elapsed(at, now) <= RESUME_FULL}
         done = sum(scope.race_id in listed for scope in scopes)
         if done:
             run.report.notes.append(
@@ -272,14 +303,15 @@ class SyncEngine:
         listed: dict[int, datetime],
     ) -> None:
         """Sync scopes. `listed`: those of a full sync that only need their changes, if even that."""
-        stopped: list[PartnerStopped | Blocked] = []
+        stopped: list[PartnerStopped | Blocked | VendorUnreachable] = []
         verified = False
 
         async def one(scope: Scope) -> None:
             nonlocal verified
             listed_at = listed.get(scope.race_id)
-            if listed_at is not None and self._clock.now() - listed_at < FRESH:
+            if listed_at is not None and elapsed(listed_at, self._clock.now()) < FRESH:
                 run.report.races_synced += 1
+                run.settled.add((scope.partner_id, scope.race_id))
                 return
             async with run.gate.place():
                 if stopped or run.refused is not None:
@@ -288,12 +320,12 @@ class SyncEngine:
                     worked = await self._sync_scope(
                         run, client, partner, scope, full=full and listed_at is None
                     )
-                except (PartnerStopped, Blocked) as error:
+                except (PartnerStopped, Blocked, VendorUnreachable) as error:
                     stopped.append(error)
                     return
             if worked and not verified:
                 verified = True
-                await self._partners.mark_verified(partner)
+                await run.patiently(lambda: self._partners.mark_verified(partner))
 
         # A queue rather than a task a scope: ten thousand tasks would wait for three places.
         waiting = iter(scopes)
@@ -316,12 +348,16 @@ class SyncEngine:
         Sync one scope. Return whether the vendor answered for it; report what fails.
 
         Raises:
-            PartnerStopped, Blocked: It concerns the whole partner.
+            PartnerStopped, Blocked, VendorUnreachable: It concerns the whole partner.
         """
         counter = count_calls()
         kind = "full" if full or not scope.is_loaded else "delta"
-        run_id = await runs.begin(self._db, scope.partner_id, scope.race_id, kind, now=self._clock.now())
-        swept = await self._sweeper.sweep(client, scope, full=full, on_page=run.on_page)
+        run_id = await run.patiently(
+            lambda: runs.begin(self._db, scope.partner_id, scope.race_id, kind, now=self._clock.now())
+        )
+        swept = await run.patiently(
+            lambda: self._sweeper.sweep(client, scope, full=full, on_page=run.on_page)
+        )
         outcome, error, text = swept.outcome, swept.error, swept.text
         busy = isinstance(error, ScopeBusy)
         if busy and not full and await self._passed(scope, run.began.get(scope.partner_id)):
@@ -331,14 +367,16 @@ class SyncEngine:
         run.report.notes.extend(swept.notes)
         run.report.races_synced += error is None
         run.report.races_busy += busy and error is not None
-        await runs.finish(
-            self._db,
-            run_id,
-            outcome,
-            calls=counter.made,
-            error=text,
-            failed=error is not None and not busy,
-            now=self._clock.now(),
+        await run.patiently(
+            lambda: runs.finish(
+                self._db,
+                run_id,
+                outcome,
+                calls=counter.made,
+                error=text,
+                failed=error is not None and not busy,
+                now=self._clock.now(),
+            )
         )
         told = {
             "action": "sync_scope",
@@ -354,8 +392,9 @@ class SyncEngine:
             log.info("race synced", **told)
         else:
             log.warning("race not synced" if error else "race not settled", error=text, **told)
-        if isinstance(error, PartnerStopped | Blocked):
+        if isinstance(error, PartnerStopped | Blocked | VendorUnreachable):
             raise error
+        run.settled.add((scope.partner_id, scope.race_id))
         if text is not None:
             run.failed(partner, scope.race_id, text)
         return swept.error is None
@@ -371,12 +410,31 @@ class SyncEngine:
                 return False
         return True
 
+    async def _name_left(
+        self, run: _Run, partner: Partner, request: SyncRequest, error: BibwireError
+    ) -> None:
+        """
+        Name the races that were left undone when a partner had to stop.
+
+        Where its key was refused from the beginning, that is all of them, as the partner's own line says.
+        """
+        scopes = await catalog.live_scopes(
+            self._db, partner.partner_id, now=self._clock.now(), race_id=request.race_id
+        )
+        left = [each.race_id for each in scopes if (each.partner_id, each.race_id) not in run.settled]
+        if isinstance(error, Blocked) or len(left) < len(scopes):
+            for race_id in left:
+                run.failed(partner, race_id, str(error))
+
     async def _note_partner(self, run: _Run, partner: Partner, error: BibwireError) -> None:
         if isinstance(error, CallerRefused):
             run.refused = error
-        elif isinstance(error, PartnerStopped):
+        elif isinstance(error, KeyRefused):
             await self._partners.mark_failing(partner, str(error))
-        log.warning("partner failed", action="sync_partner", partner=partner.name, error=str(error))
+        # Without a network it is the same for every partner: said once.
+        tell = log.info if run.out_of_reach else log.warning
+        run.out_of_reach = run.out_of_reach or isinstance(error, VendorUnreachable)
+        tell("partner failed", action="sync_partner", partner=partner.name, error=str(error))
         run.failed(partner, None, str(error))
 
 

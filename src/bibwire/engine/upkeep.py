@@ -11,13 +11,15 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from bibwire.api.dates import VendorTime
 from bibwire.clock import Clock
 from bibwire.domain.budget import Urgency
 from bibwire.domain.daily import next_of_day
-from bibwire.domain.errors import BibwireError, CallerRefused, DatabaseUnavailable, PartnerStopped
+from bibwire.domain.errors import BibwireError, DatabaseUnavailable, KeyRefused
 from bibwire.domain.pace import discovery_seconds
 from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import Discovered, discover
+from bibwire.engine.outages import Outages
 from bibwire.store import schedule
 from bibwire.store.call_stats import prune
 from bibwire.store.database import Database
@@ -58,13 +60,23 @@ class Upkeep:
     """The discovery and maintenance jobs."""
 
     def __init__(
-        self, *, db: Database, partners: Partners, clients: Clients, clock: Clock, times: DiscoveryTimes
+        self,
+        *,
+        db: Database,
+        partners: Partners,
+        clients: Clients,
+        clock: Clock,
+        times: DiscoveryTimes,
+        outages: Outages,
+        vendor_time: VendorTime | None = None,
     ) -> None:
         self._db = db
         self._partners = partners
         self._clients = clients
         self._clock = clock
         self._times = times
+        self._outages = outages
+        self._vendor_time = vendor_time
 
     async def discover(self, args: Mapping[str, Any], stopping: asyncio.Event) -> None:
         """
@@ -88,7 +100,8 @@ class Upkeep:
         """
         error: str | None = None
         read: Discovered | None = None
-        began_at = self._clock.now()
+        began_at, started = self._clock.now(), self._clock.monotonic()
+        key = (partner.partner_id, None)
         try:
             async with self._clients.use(partner, Urgency.DELTA) as client:
                 read = await discover(
@@ -98,10 +111,12 @@ class Upkeep:
             raise
         except BibwireError as caught:
             error = str(caught)
-            if isinstance(caught, PartnerStopped) and not isinstance(caught, CallerRefused):
+            if isinstance(caught, KeyRefused):
                 await self._partners.mark_failing(partner, error)
-            log.warning("race list not read", action="discover", partner=partner.name, error=error)
+            self._outages.failed(key, caught, began_at=started, partner=partner.name)
         else:
+            if self._outages.worked(key, partner=partner.name):
+                await schedule.try_hot_again(self._db, now=self._clock.now())
             # Every 15 minutes is no news.
             (log.info if read.everything else log.debug)(
                 "race list read",
@@ -132,6 +147,10 @@ class Upkeep:
     async def maintain(self, args: Mapping[str, Any], stopping: asyncio.Event) -> None:
         """Count detection lags, and clear away what nobody needs any more."""
         now = self._clock.now()
-        await prune(self._db, now)
-        await schedule.prune(self._db, now=now)
+        # What is deleted does not come back: it is old by the database's clock and by the vendor's.
+        seen = None if self._vendor_time is None else self._vendor_time.seen()
+        if seen is not None:
+            now += timedelta(seconds=min(seen.date_ahead, 0.0))
+            await prune(self._db, now)
+            await schedule.prune(self._db, now=now)
         await schedule.count_lag(self._db)

@@ -25,6 +25,7 @@ from bibwire.domain.errors import (
     PartnerStopped,
     ScopeStopped,
     SettingsError,
+    VendorUnreachable,
 )
 from bibwire.domain.verify import Check, Verdict, chosen, exit_code, sample
 from bibwire.engine.checks import (
@@ -172,12 +173,14 @@ class Verifier:
         clock: Clock,
         page_size: int,
         budget_time: Callable[[], datetime] | None = None,
+        computer_ahead: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """
         Make a verifier.
 
         Args:
             page_size: Rows asked for at once; the vendor's most but in tests.
+            computer_ahead: By how many seconds this computer's clock is ahead of the database's.
             budget_time: For simulations: the time calls are counted by, instead of the database's.
         """
         self._db = db
@@ -185,6 +188,7 @@ class Verifier:
         self._clock = clock
         self._page_size = page_size
         self._budget_time = budget_time
+        self._computer_ahead = computer_ahead
 
     async def verify(
         self,
@@ -261,7 +265,7 @@ class Verifier:
             minute = await verify.minute_now(self._db, now=self._counted_by())
             before, _ = await verify.counted(self._db, partner.credential_id, since=minute)
             async with self._open_client(partner, purse.note, purse.take) as client:
-                evidence = Evidence(client, self._clock, purse, page_size=self._page_size)
+                evidence = Evidence(client, purse, page_size=self._page_size)
                 run = _Run(partner, purse, evidence)
                 tasks = await self._tasks(run, request)
                 progress.checks, progress.checks_done = len(tasks), 0
@@ -341,7 +345,7 @@ class Verifier:
         tasks += [checks.rights(scope) for scope in chosen(rest, len(rest), seed=request.seed, now=now)]
         tasks += [checks.feed(scope) for scope in listed]
         tasks += [checks.freshness(scope) for scope in scopes]
-        tasks.append(checks.clock())
+        tasks.append(checks.clock(self._computer_ahead()))
         made = {task.check for task in tasks}
         run.checks += [_left_out(run.partner, name, why) for name, why in WHY_NOT.items() if name not in made]
         return tasks
@@ -397,6 +401,9 @@ class Verifier:
             return Verdict.ERROR, str(error)
         except ScopeStopped as error:
             return Verdict.FAIL, str(error)
+        except VendorUnreachable as error:
+            run.stopped = "nothing could be asked"
+            return Verdict.ERROR, str(error)
         except BibwireError as error:
             return Verdict.ERROR, str(error)
         except Exception as caught:  # a fault of ours in one check must not stop the others

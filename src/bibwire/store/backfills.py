@@ -72,7 +72,14 @@ async def finish_events(connection: Connection, target: Target, position: Positi
         await _write(connection, target, "set_loaded", now=target.now)
     else:
         counts["event_ids"] = events
-    await feed.write_loaded(connection, target.partner_id, target.race_id, counts, seen_at=target.now)
+    await feed.write_loaded(
+        connection,
+        target.partner_id,
+        target.race_id,
+        counts,
+        seen_at=target.now,
+        history=events is not None,
+    )
 
 
 async def unstored(db: Database, partner_id: int, race_id: int, events: Collection[int]) -> frozenset[int]:

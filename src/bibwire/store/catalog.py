@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from bibwire.clock import Breath
 from bibwire.domain.backfill import PastRace, newest_first
 from bibwire.domain.instants import race_zone, zone_named
 from bibwire.domain.race_days import HotSpan, Start, hot_spans
-from bibwire.domain.records import Race, UnreadableRow
+from bibwire.domain.records import Event, Race, UnreadableRow
 from bibwire.domain.sweeps import LIVE_AFTER_END, is_live
 from bibwire.store import quarantine
 from bibwire.store.database import Database, statements
@@ -60,17 +61,19 @@ async def store_races(
     named = statements("catalog")
     # A page that shifted while it was read may show a race twice; the last one counts.
     by_id = {race.race_id: race for race in races}
-    events = {
-        event.event_id: (event, span)
-        for race in by_id.values()
-        for event, span in zip(race.events, _hot_spans(race), strict=True)
-    }
+    breath = Breath()
+    events: dict[int, tuple[Event, HotSpan | None]] = {}
+    for race in by_id.values():
+        await breath.take()
+        for event, span in zip(race.events, _hot_spans(race), strict=True):
+            events[event.event_id] = event, span
     async with db.transaction() as connection:
         await connection.execute(named["lock_list"], {"partner_id": partner_id})
         await connection.execute(named["make_race_stage"])
         await connection.execute(named["make_event_stage"])
         async with connection.cursor().copy(named["copy_races"]) as copy:
             for race in () if events_only else by_id.values():
+                await breath.take()
                 await copy.write_row(
                     (
                         partner_id,
@@ -88,6 +91,7 @@ async def store_races(
                 )
         async with connection.cursor().copy(named["copy_events"]) as copy:
             for event, span in events.values():
+                await breath.take()
                 await copy.write_row(
                     (
                         partner_id,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import psycopg
 
 from bibwire.domain.adoption import Mirrored
-from bibwire.domain.errors import SettingsError
+from bibwire.domain.errors import SettingsError, StatementRefused
 from bibwire.store.database import Database, statements
 
 _SQL = statements("compat")
@@ -38,7 +38,9 @@ class Compat:
         """
         try:
             return bool(await self._database.fetch(_SQL["set_zone"], zone=zone))
-        except psycopg.errors.InvalidParameterValue:
+        except StatementRefused as error:
+            if error.sqlstate != psycopg.errors.InvalidParameterValue.sqlstate:
+                raise
             raise SettingsError(
                 f"PostgreSQL knows no zone {zone}; choose one of pg_timezone_names."
             ) from None

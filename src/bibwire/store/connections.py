@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
 
 from bibwire.domain.errors import DatabaseUnavailable
+from bibwire.store.statements import statements
+from bibwire.store.watched import CONNECT_SECONDS, Pool, Timed, Watched
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -68,6 +69,7 @@ _SENT_BY_LIBPQ: Final = ("PGTZ", "PGDATESTYLE", "PGGEQO")
 # Of PG* that we took out of the environment: psql is the user's own, and gets them back.
 taken: Final[dict[str, str]] = {}
 
+_SETTLE: Final = statements("connections")["settle"]
 # First and by itself: a time limit of milliseconds might end what follows.
 _FIRST: Final = "SET statement_timeout = 0"
 _FIRST_LOCAL: Final = "SET LOCAL statement_timeout = 0"
@@ -78,10 +80,10 @@ def connect(
     *,
     application_name: str = "bibwire",
     autocommit: bool = False,
-    connect_timeout: int = 10,
+    connect_timeout: int = CONNECT_SECONDS,
     prepare_threshold: int | None = 5,
     settled: bool = True,
-) -> psycopg.Connection[TupleRow]:
+) -> Timed:
     """
     Open one connection, for short work outside an event loop.
 
@@ -94,7 +96,7 @@ def connect(
         DatabaseUnavailable: A session cannot be as it has to be.
         psycopg.Error: No connection.
     """
-    connection = psycopg.connect(
+    connection = Timed.connect(
         conninfo,
         autocommit=autocommit,
         prepare_threshold=prepare_threshold,
@@ -109,13 +111,14 @@ def connect(
     return connection
 
 
-async def connect_async(conninfo: str, *, application_name: str, autocommit: bool = True) -> Connection:
+async def connect_async(conninfo: str, *, application_name: str, autocommit: bool = True) -> Watched:
     """Open one connection for an event loop. Raises what `connect` raises."""
-    connection: Connection = await psycopg.AsyncConnection.connect(
-        conninfo, autocommit=autocommit, **_arguments(conninfo, application_name, 10)
+    connection = await Watched.connect(
+        conninfo, autocommit=autocommit, **_arguments(conninfo, application_name, CONNECT_SECONDS)
     )
     try:
         await settle_async(connection)
+        await connection.introduce()
     except BaseException:
         await connection.close()
         raise
@@ -129,29 +132,31 @@ def make_pool(
     configure: Callable[[Connection], Awaitable[None]],
     max_size: int,
     timeout: float,
-) -> AsyncConnectionPool[Connection]:
+    check: Callable[[Watched], Awaitable[None]] | None = None,
+) -> Pool:
     """
     Return a pool, not open yet.
 
     Args:
         configure: What else each new connection needs; it leaves no transaction open.
         timeout: Seconds that somebody waits for a free connection.
+        check: Whether a connection is lent; without one the first statements after a restart of the
+            server fail.
     """
 
-    async def prepare(connection: Connection) -> None:
+    async def prepare(connection: Watched) -> None:
         await settle_async(connection)
+        await connection.introduce()
         await configure(connection)
 
-    return AsyncConnectionPool(
+    return Pool(
         conninfo,
         min_size=1,
         max_size=max_size,
         timeout=timeout,
-        open=False,
         configure=prepare,
-        # Without it the first statements after a restart of the server fail.
-        check=AsyncConnectionPool.check_connection,
-        kwargs=_arguments(conninfo, application_name, 10),
+        look=check,
+        kwargs=_arguments(conninfo, application_name, CONNECT_SECONDS),
         name=application_name,
     )
 
@@ -167,7 +172,7 @@ def settle(connection: psycopg.Connection[Any]) -> None:
     connection.autocommit = True
     try:
         connection.execute(_FIRST)
-        connection.execute(_statement(), _values(SETTINGS, is_local=False))
+        connection.execute(_SETTLE, _values(SETTINGS, is_local=False))
     except psycopg.errors.InsufficientPrivilege as error:
         raise _refused(error, connection.info.user) from None
     connection.autocommit = autocommit
@@ -179,7 +184,7 @@ async def settle_async(connection: Connection) -> None:
     await connection.set_autocommit(True)
     try:
         await connection.execute(_FIRST)
-        await connection.execute(_statement(), _values(SETTINGS, is_local=False))
+        await connection.execute(_SETTLE, _values(SETTINGS, is_local=False))
     except psycopg.errors.InsufficientPrivilege as error:
         raise _refused(error, connection.info.user) from None
     await connection.set_autocommit(autocommit)
@@ -193,7 +198,7 @@ def settle_transaction(connection: psycopg.Connection[Any]) -> None:
     """
     connection.execute(_FIRST_LOCAL)
     wanted = {name: value for name, value in SETTINGS.items() if name not in _NOT_OF_A_READER}
-    connection.execute(_statement(), _values(wanted, is_local=True))
+    connection.execute(_SETTLE, _values(wanted, is_local=True))
 
 
 def use_ours_alone() -> None:
@@ -226,12 +231,6 @@ def _arguments(conninfo: str, application_name: str, connect_timeout: int) -> di
     except psycopg.ProgrammingError:
         pass  # connecting says what is wrong with it
     return arguments
-
-
-def _statement() -> LiteralString:
-    from bibwire.store.database import statements  # which imports this module
-
-    return statements("connections")["settle"]
 
 
 def _values(settings: dict[str, str], *, is_local: bool) -> dict[str, Any]:

@@ -20,6 +20,7 @@ This waits for processes of the system and not for the world's time, so it takes
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -39,7 +40,7 @@ from psycopg import sql
 
 from bibwire.domain.errors import DatabaseUnavailable, SettingsError
 from bibwire.store import connections
-from bibwire.store.embedded_folder import USER, check_owner, make_data, make_folder
+from bibwire.store.embedded_folder import SHARED_MEMORY, USER, check_owner, make_data, make_folder
 from bibwire.store.embedded_programs import (
     UNFINISHED,
     Programs,
@@ -60,6 +61,9 @@ LAUNCHES = 3
 POLL_SECONDS = 0.02
 # PostgreSQL's own default; a shutdown writes all that is not yet on disk.
 STOP_SECONDS = 60
+FULL = (errno.ENOSPC, errno.EDQUOT)
+# As the server words it, whose messages are in English.
+FULL_TEXT = os.strerror(errno.ENOSPC)
 # A larger log is removed at the next start.
 LOG_BYTES = 10_000_000
 
@@ -102,6 +106,8 @@ def start(home: Path, *, database: str = "bibwire", wait_seconds: float = 60) ->
             server = EmbeddedServer(base, database, programs)
             server._bring_up(deadline)
     except OSError as error:
+        if error.errno in FULL:
+            raise _disk_full(base) from error
         raise SettingsError(
             f"The embedded PostgreSQL cannot use {error.filename or base} ({error.strerror}): mend "
             "that, or set BIBWIRE_HOME to another folder."
@@ -112,6 +118,27 @@ def start(home: Path, *, database: str = "bibwire", wait_seconds: float = 60) ->
             f"{base / 'data' / 'log'}."
         ) from error
     return server
+
+
+def stop_abandoned(home: Path, *, wait_seconds: float = 5) -> None:
+    """
+    Stop the server under `home` if nobody holds it any more, as after its last user was killed.
+
+    Args:
+        wait_seconds: How long to wait for locks of the dead, which the system drops.
+    """
+    base = home.expanduser().resolve() / "postgres"
+    if not (base / "data").exists():
+        return
+    with contextlib.closing(FileLock(base / "starting.lock")) as starting:
+        if not starting.acquire(exclusive=True, wait_seconds=wait_seconds):
+            return
+        server = EmbeddedServer(base, "bibwire", find_programs(find_account(), base))
+        try:
+            if server._users.acquire(exclusive=True, wait_seconds=wait_seconds):
+                server._stop()
+        finally:
+            server._users.close()
 
 
 class EmbeddedServer:
@@ -144,7 +171,7 @@ class EmbeddedServer:
         self._socket_folder = self._data
         path = os.fsencode(self._data / f".s.PGSQL.{PORT}")
         if len(path) > SOCKET_PATH_LENGTH or b"," in path:  # libpq would read a list of hosts
-            self._socket_folder = Path("/tmp") / self._mark  # noqa: S108  checked: ours alone
+            self._socket_folder = _short_folder(self._mark)
 
     def __enter__(self) -> Self:
         return self
@@ -184,6 +211,49 @@ class EmbeddedServer:
         finally:
             self._users.close()
 
+    def is_up(self) -> bool:
+        """
+        Say whether the server's first process lives. Quick, and no proof that it answers.
+
+        Of a folder that was moved or replaced nothing is known: as far as we are concerned it does.
+        """
+        try:
+            if not self._users.is_current():
+                return True
+            pid = self._pid_on_file()
+            if pid is None:
+                return False
+            process = psutil.Process(pid)
+            return process.status() != psutil.STATUS_ZOMBIE and self._is_ours(process)
+        except (psutil.Error, OSError):
+            return False
+
+    def start_again(self, *, wait_seconds: float = 60) -> None:
+        """
+        Start the server after it ended by itself or was killed; another process may be first.
+
+        Raises:
+            SettingsError, DatabaseUnavailable: As `start`.
+        """
+        deadline = time.monotonic() + wait_seconds
+        try:
+            with contextlib.closing(FileLock(self._base / "starting.lock")) as starting:
+                if not starting.acquire(exclusive=True, wait_seconds=wait_seconds):
+                    raise DatabaseUnavailable(
+                        f"Another process has been starting or stopping the database under {self._base} "
+                        "for too long: wait for it, or end it."
+                    )
+                self._wait_for_answer(deadline)
+        except OSError as error:
+            raise SettingsError(
+                f"The embedded PostgreSQL cannot use {error.filename or self._base} ({error.strerror})."
+            ) from error
+        except psycopg.Error as error:
+            raise DatabaseUnavailable(
+                f"The embedded PostgreSQL refused its set-up ({_first_line(error)}): look into "
+                f"{self._data / 'log'}."
+            ) from error
+
     # What follows runs under the lock `starting.lock`.
 
     def _bring_up(self, deadline: float) -> None:
@@ -211,6 +281,8 @@ class EmbeddedServer:
             except psycopg.OperationalError as error:
                 reason = _first_line(error)
             processes = self._processes()
+            if FULL_TEXT in reason or (launches and not processes and FULL_TEXT in self._last_words()):
+                raise _disk_full(self._base)
             if not processes and launches == LAUNCHES:
                 raise DatabaseUnavailable(
                     f"The embedded PostgreSQL does not start ({self._last_words() or reason}): look "
@@ -236,6 +308,7 @@ class EmbeddedServer:
         with connections.connect(self._uri("postgres"), autocommit=True, connect_timeout=patience) as server:
             known = "SELECT FROM pg_database WHERE datname = %s"
             if server.execute(known, [self._database]).fetchone() is None:
+                server.limit = None  # it copies a database, on whatever disk there is
                 self._make_database(server)
         conninfo = self._uri(self._database)
         with connections.connect(conninfo, autocommit=True, connect_timeout=patience) as server:
@@ -307,6 +380,8 @@ class EmbeddedServer:
         # No path of the user's is among the options, because pg_ctl passes them through a shell: "."
         # is the data folder.
         options = {"cluster_name": self._mark, "logging_collector": "on"}
+        if sys.platform == "linux":
+            options["dynamic_shared_memory_type"] = SHARED_MEMORY
         if sys.platform == "win32":
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
@@ -316,7 +391,7 @@ class EmbeddedServer:
             folder = "." if self._socket_folder == self._data else str(self._socket_folder)
             options |= {"listen_addresses": "''", "port": str(PORT)}
             options |= {"unix_socket_directories": folder, "unix_socket_permissions": "0700"}
-        with (self._base / "startup.log").open("wb") as log:
+        with open(self._base / "startup.log", "wb", opener=_private) as log:
             self._programs.run(
                 "pg_ctl",
                 "start",
@@ -374,6 +449,28 @@ class EmbeddedServer:
         if self._socket_folder != self._data:
             with contextlib.suppress(OSError):
                 self._socket_folder.rmdir()
+
+
+def _disk_full(folder: Path) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"The disk of {folder} is full, so the embedded PostgreSQL cannot work: make room there, then try "
+        "again. What is stored is safe."
+    )
+
+
+def _private(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags, 0o600)
+    if sys.platform != "win32":
+        os.fchmod(descriptor, 0o600)  # one that an earlier Bibwire made for all to write
+    return descriptor
+
+
+def _short_folder(name: str) -> Path:
+    """Return a short path for a folder of that name: where it is, or else where it can be made."""
+    places = [Path("/tmp"), Path("/var/tmp"), Path(f"/run/user/{os.geteuid()}")]  # noqa: S108  checked: ours alone
+    usable = [place for place in places if os.access(place, os.W_OK | os.X_OK)]
+    there = [place for place in places if (place / name).exists()]
+    return (there or usable or places)[0] / name
 
 
 def _lines(path: Path) -> list[str]:

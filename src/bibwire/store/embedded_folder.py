@@ -20,6 +20,9 @@ from bibwire.store.embedded_programs import UNFINISHED, Programs
 
 # The role that owns everything.
 USER = "bibwire"
+# Where parallel queries and the like meet: files in the data folder. /dev/shm, the default, has 64 MB
+# in a container and less elsewhere, and what does not fit there fails.
+SHARED_MEMORY = "mmap"
 # Written to postgresql.conf once, where an operator may change them. fsync and checksums are on by
 # default, and stay so.
 SETTINGS = {
@@ -94,6 +97,8 @@ def make_data(base: Path, programs: Programs) -> None:
     options = ["--encoding=UTF8", "--locale=C"]
     options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     options += [f"--set={name}={value}" for name, value in SETTINGS.items()]
+    if sys.platform == "linux":
+        options.append(f"--set=dynamic_shared_memory_type={SHARED_MEMORY}")
     if sys.platform == "win32":
         (base / "password").write_text(secrets.token_urlsafe(32))
         options += ["--auth=scram-sha-256", f"--pwfile={base / 'password'}"]
@@ -103,6 +108,8 @@ def make_data(base: Path, programs: Programs) -> None:
     if done.returncode != 0:
         shutil.rmtree(unfinished, ignore_errors=True)
         words = done.stderr.decode(errors="replace").strip() or "it was killed"
+        if os.strerror(errno.ENOSPC) in words:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(base))
         raise DatabaseUnavailable(
             f"The embedded PostgreSQL could not make its data folder under {base} "
             f"({words.splitlines()[-1]}): see to room and rights there, and try again."

@@ -25,8 +25,11 @@ from typing import Any, Final
 
 import psycopg
 import structlog
+from psycopg import errors
 
+from bibwire.domain.errors import StatementRefused
 from bibwire.store.database import Connection, Database, fetch, statements
+from bibwire.store.refusals import translated
 from bibwire.store.session import end_frozen
 
 HEARTBEAT_SECONDS: Final = 5.0
@@ -38,7 +41,7 @@ POLL_SECONDS: Final = 5.0
 FIRST_PAUSE_SECONDS: Final = 15.0
 LONGEST_PAUSE_SECONDS: Final = 300.0
 # Between two tries to reach the database; more or less by half, so that not all come at once.
-LONGEST_BACKOFF_SECONDS: Final = 15.0
+LONGEST_BACKOFF_SECONDS: Final = 5.0
 
 # Names of the periodic tasks whose silence is an alarm.
 PLANNER: Final = "plan"
@@ -175,9 +178,12 @@ class Jobs:
         named = statements("jobs")["cancel"]
         return len(await self._db.fetch(named, tasks=list(tasks), args=json.dumps(dict(args))))
 
-    async def rescue(self, *, stalled_after: float | None = None) -> int:
+    async def rescue(self, *, stalled_after: float | None = None, dead: Sequence[int] = ()) -> int:
         """
         Queue the jobs of dead workers again, and those that failed long enough ago.
+
+        Args:
+            dead: Workers of whom it is known.
 
         Any number may do it at once. Returns how many jobs had a dead worker.
         """
@@ -193,6 +199,7 @@ class Jobs:
                 stalled_after=stalled_after,
                 silent_after=min(stalled_after, 2 * self._heartbeat),
                 lock_class=WORKER_LOCKS,
+                dead=list(dead),
             )
         )
         [[retried, _]] = await self._repeated(
@@ -245,6 +252,14 @@ class Jobs:
         # Without a lock: one that died over a rescue would keep it, and nobody could rescue it.
         chores.append(Chore(RESCUE, RESCUE, self._rescue_every, exclusive=False))
         outage = _Outage()
+        # Our own numbers of before: what they had in hand nobody does any more.
+        former: list[int] = []
+
+        async def take_back() -> None:
+            if former:
+                await self.rescue(dead=former)
+                former.clear()
+
         while not stop.is_set():
             run = WorkerRun(
                 self._db.conninfo,
@@ -253,6 +268,7 @@ class Jobs:
                 concurrency=concurrency,
                 timing=Timing(self._heartbeat, self._stalled_after, self._poll, graceful_seconds),
                 on_alive=outage.over,
+                on_open=take_back,
             )
             try:
                 await run.run(stop)
@@ -262,6 +278,8 @@ class Jobs:
                 if not stop.is_set():
                     with suppress(TimeoutError):
                         await asyncio.wait_for(stop.wait(), outage.pause(error))
+            if run.worker_id is not None:
+                former.append(run.worker_id)
 
     async def _rescue(self, _: dict[str, Any], __: asyncio.Event) -> None:
         await self.rescue()
@@ -269,8 +287,11 @@ class Jobs:
     async def _repeated(self, ask: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
         # The same work may be queued by another at this very instant; next time we see it.
         for _ in range(3):
-            with suppress(psycopg.errors.UniqueViolation):
+            try:
                 return await ask()
+            except StatementRefused as error:
+                if error.sqlstate != errors.UniqueViolation.sqlstate:
+                    raise
         return await ask()
 
 
@@ -294,7 +315,9 @@ class _Outage:
         """Return how many seconds to wait before the next try."""
         if not self._tries:
             self._began = asyncio.get_running_loop().time()
-            known = isinstance(error, psycopg.Error) or type(error).__module__.startswith("bibwire.domain")
+            if isinstance(error, psycopg.Error):
+                error = translated(error)
+            known = type(error).__module__.startswith("bibwire.domain")
             log.warning(
                 "worker waits for the database",
                 action="worker",

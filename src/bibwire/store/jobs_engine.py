@@ -20,7 +20,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, cast
 
 import procrastinate
 import psycopg
@@ -35,7 +35,8 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from bibwire.domain.errors import BibwireError, DatabaseUnavailable
 from bibwire.store import connections
-from bibwire.store.database import Connection, statements
+from bibwire.store.database import Connection, connect, statements
+from bibwire.store.watched import Pool
 
 # "bibj" in ASCII: advisory locks of workers.
 WORKER_LOCKS: Final = 0x6269626A
@@ -44,7 +45,9 @@ POOL_CONNECTIONS: Final = 2
 # How long the engine waits for a connection: less than it may take to stop.
 POOL_SECONDS: Final = 4.0
 OPEN_SECONDS: Final = 10.0
-LISTEN_SECONDS: Final = 30.0
+# So often the connection that only listens is tried.
+LISTEN_SECONDS: Final = 10.0
+LISTENER: Final = "bibwire worker, listening"
 # Before all other work.
 CHORE_PRIORITY: Final = 1000
 
@@ -255,7 +258,9 @@ class WorkerRun:
         concurrency: int,
         timing: Timing,
         on_alive: Callable[[], None],
+        on_open: Callable[[], Awaitable[None]],
     ) -> None:
+        self._on_open = on_open
         self._conninfo = conninfo
         self._timing = timing
         self._tasks = list(tasks)
@@ -270,6 +275,11 @@ class WorkerRun:
         if sweeps:
             self._workers.append((self._app(sweeps, ()), concurrency))
 
+    @property
+    def worker_id(self) -> int | None:
+        """The number it had in the queue; None: it was not there yet."""
+        return self._manager.worker_id
+
     async def run(self, stop: asyncio.Event) -> None:
         """
         Work until `stop` is set.
@@ -282,7 +292,8 @@ class WorkerRun:
         async with self._open_pool(stop) as pool:
             if stop.is_set():
                 return
-            await self._connector.open_async(pool)
+            await self._on_open()
+            await self._connector.open_async(cast("AsyncConnectionPool[Connection]", pool))
             workers = [
                 asyncio.create_task(
                     app.run_worker_async(
@@ -298,6 +309,9 @@ class WorkerRun:
                 )
                 for app, concurrency in self._workers
             ]
+            for worker in workers:
+                # Who leaves later than we wait tells nobody: what it failed with is not for the terminal.
+                worker.add_done_callback(lambda task: task.cancelled() or task.exception())
             side = [
                 asyncio.create_task(self._listen()),
                 asyncio.create_task(self._connector.broken.wait()),
@@ -324,7 +338,7 @@ class WorkerRun:
             raise errors[0] if errors else RuntimeError("the worker ended by itself")
 
     @asynccontextmanager
-    async def _open_pool(self, stop: asyncio.Event) -> AsyncIterator[AsyncConnectionPool[Connection]]:
+    async def _open_pool(self, stop: asyncio.Event) -> AsyncIterator[Pool]:
         pool = connections.make_pool(
             self._conninfo,
             application_name="bibwire worker",
@@ -353,9 +367,7 @@ class WorkerRun:
         """Wake the workers when there is work; while this connection stands, the worker lives."""
         await self._manager.registered.wait()
         assert self._manager.worker_id is not None
-        connection = await connections.connect_async(
-            self._conninfo, application_name="bibwire worker, listening"
-        )
+        connection = await connect(self._conninfo, name=LISTENER)
         async with connection:
             await connection.execute(
                 statements("jobs")["hold_worker"],

@@ -18,6 +18,8 @@ from bibwire.store.session import INSTANCE_LOCKS, Session
 TTL_SECONDS = 30.0
 # A live holder renews it meanwhile: waiting for the budget or a slow vendor may take longer.
 RENEW_SECONDS = TTL_SECONDS / 4
+# After one that failed: the database may be back at once.
+RENEW_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,15 @@
 A page into the mirror: what differs is written, what is equal is not even read.
 
 Records arrive as slices of JSON text of which only the ids are decoded. A slice whose digest
-is stored already is dropped; what is left is decoded and compared on content, and only what
-differs goes into the table, with its line of the feed in the same transaction. Digests depend
-on key order and formatting: a different one leads to a comparison, never to a write by itself.
+is stored already is dropped. A second digest is of the record without its bib and the time of its last
+change: where that is stored, these alone moved, and nothing else is decoded, read back or written.
+What is left is decoded and compared on content, and only what differs goes into the table. All has
+its line of the feed in the same transaction. Digests depend on key order and formatting: a different
+one leads to a comparison, never to a write by itself.
 
 Everything here runs inside the caller's transaction and knows nothing of the vendor: how a
-record is read is handed in.
+record is read is handed in. What finds a page's rows is planned anew for each page (`prepare=False`):
+a plan that was kept since the table was small would read all of it for each row.
 """
 
 from __future__ import annotations
@@ -19,15 +22,16 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
-from psycopg.rows import TupleRow
 
-from bibwire.domain.errors import BadRecord
+from bibwire.clock import Breath
+from bibwire.domain.errors import BadRecord, Collided
 from bibwire.domain.merge import (
     ABSENT,
     VENDOR_COLUMNS,
+    BibMove,
     Kind,
     Merge,
     Stored,
@@ -36,9 +40,10 @@ from bibwire.domain.merge import (
     merge_listed,
     merge_listed_again,
     merge_removal,
+    tells_more,
 )
 from bibwire.domain.records import Page, RawRow, Registration, Removal, UnreadableRow
-from bibwire.store import copy_text, feed, quarantine
+from bibwire.store import audit, copy_text, feed, quarantine
 from bibwire.store.database import Connection, statements
 
 _T = TypeVar("_T")
@@ -46,8 +51,48 @@ _T = TypeVar("_T")
 # Part of every digest: raise it when decoding changes, and every record is compared anew.
 DECODING_VERSION = b"1"
 _VERSION_DIGESTED = sha256(DECODING_VERSION)
+# Of a row whose stored content is not that of the record the last digest was made of.
+NO_DIGEST = b""
+_DIGEST_BYTES = 16
 # Some 64 KiB: the server is kept busy while the next rows are decoded.
 ROWS_A_WRITE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """
+    How a listed record is read.
+
+    Args:
+        decode: The record from its JSON text; raises BadRecord.
+        without_bib: Its text but for the bib and the time of the last change; None if unclear.
+        bib_and_time: These two, if they are what `without_bib` leaves out of this text.
+    """
+
+    decode: Callable[[bytes], Registration]
+    without_bib: Callable[[bytes], bytes | None]
+    bib_and_time: Callable[[bytes], tuple[int | None, datetime] | None]
+
+
+class _Known(NamedTuple):
+    """What is stored of a registration, to compare its record with."""
+
+    registration_id: int
+    digests: bytes | None
+    is_active: bool
+    # Only where the rows were asked for by their ids.
+    place: str = ""
+    race_id: int | None = None
+    event_id: int | None = None
+    bib_num: int | None = None
+    last_modified_at: datetime | None = None
+
+
+class _Different(NamedTuple):
+    """A row whose digest is not stored, with both of its own."""
+
+    row: RawRow
+    digests: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +121,8 @@ class Outcome:
     What became of a page's rows.
 
     `listed` counts them by event id as the vendor listed them; `shadowed` are listed as active
-    while a later removal stands; `returned` of those restored had been taken for absent.
+    while a later removal stands; `returned` of those restored had been taken for absent. `altered` are
+    those of the others whose columns were not what was stored, though the vendor's record was the same.
     """
 
     inserted: int = 0
@@ -89,6 +135,7 @@ class Outcome:
     listed: dict[int, int] = field(default_factory=dict)
     shadowed: list[Registration] = field(default_factory=list)
     returned: int = 0
+    altered: int = 0
 
     @property
     def changes(self) -> int:
@@ -97,9 +144,22 @@ class Outcome:
 
     def add(self, other: Outcome) -> None:
         """Add another page's counts."""
-        for name in ("inserted", "updated", "unchanged", "removed", "restored", "quarantined"):
+        for name in ("inserted", "updated", "unchanged", "removed", "restored", "quarantined", "altered"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.bibs += other.bibs
+
+    def count_moves(self, moves: Iterable[BibMove], target: Target) -> None:
+        """Count bibs that moved alone; the bibs themselves where the feed tells of them."""
+        for move in moves:
+            self.updated += 1
+            if move.bib_from != move.bib_to and target.tells_of(move.event_id):
+                self._count_bib(move.bib_from, move.bib_to)
+
+    def _count_bib(self, bib_from: int | None, bib_to: int | None) -> None:
+        if bib_from is None:
+            self.bibs["assigned"] += 1
+        else:
+            self.bibs["cleared" if bib_to is None else "changed"] += 1
 
     def count(self, merges: Iterable[Merge], target: Target) -> None:
         """Count merges, and bibs where the feed tells of them."""
@@ -117,10 +177,7 @@ class Outcome:
                 self.updated += 1
             if not in_feed or merge.kind is Kind.REMOVED or merge.bib_from == merge.bib_to:
                 continue
-            if merge.bib_from is None:
-                self.bibs["assigned"] += 1
-            else:
-                self.bibs["cleared" if merge.bib_to is None else "changed"] += 1
+            self._count_bib(merge.bib_from, merge.bib_to)
 
 
 async def merge_listed_page(
@@ -128,16 +185,17 @@ async def merge_listed_page(
     target: Target,
     page: Page,
     *,
-    decode: Callable[[bytes], Registration],
+    reading: Reading,
     complete_for: frozenset[int] | None,
+    compare_stored: bool = False,
 ) -> Outcome:
     """
     Store one page of a participants listing.
 
     Args:
-        decode: Record from its JSON text; raises BadRecord.
         complete_for: In a full sweep, the events of which the page lists every registration of its
             id range: stored ones it does not show are noted as missing. None in a delta.
+        compare_stored: In a full sweep, compare the columns of what has the same digest, too.
     """
     rows = {row.registration_id: row for row in page.rows}
     async with _begun(_stored(connection, target, page, complete_for)) as answer:
@@ -149,47 +207,155 @@ async def merge_listed_page(
     if complete_for is not None:
         await _note_missing(connection, target, rows, stored)
     await _note_found(connection, target, list(rows))
+    altered: frozenset[int] = frozenset()
+    if compare_stored and complete_for is not None:
+        altered = await audit.altered(
+            connection,
+            _key(target),
+            [row for number, row in rows.items() if _is_stored(stored.get(number), digests[number])],
+            decode=lambda row: _decoded(row, reading),
+            events=complete_for,
+            now=target.now,
+        )
 
     different: list[tuple[Registration, bytes]] = []
     bad: list[quarantine.Entry] = _unreadable(page.unreadable)
     refused: list[quarantine.Entry] | None = None
+    moves: list[tuple[BibMove, _Known, bytes]] = []
     is_first = not any(target.tells_of(row.event_id) for row in rows.values())
     if is_first and rows and stored.keys().isdisjoint(rows):
-        refused = await _copy_first(connection, target, page, rows.values(), digests, decode)
+        refused = await _copy_first(connection, target, page, rows.values(), digests, reading)
     if refused is not None:
         bad += refused
         outcome.inserted = len(rows) - len(refused)
     else:
+        breath = Breath()
+        left: list[_Different] = []
         for number, row in rows.items():
-            digest, known = digests[number], stored.get(number)
-            if known is not None and known[2] and known[1] == digest:
-                continue
+            await breath.take()
+            if not _is_stored(stored.get(number), digests[number]) or number in altered:
+                left.append(_Different(row, digests[number] + _digest_but_bib(row.raw, reading)))
+        # Where what is stored may have been altered, nothing of it is taken as it is.
+        if not compare_stored:
+            moves, left = await _bibs_alone(connection, target, left, stored, reading)
+        for row, both in left:
+            await breath.take()
             try:
-                registration = _decoded(row, decode)
+                different.append((_decoded(row, reading), both))
             except BadRecord as error:
-                bad.append(quarantine.Entry(str(error), row.raw, number))
-            else:
-                different.append((registration, digest))
+                bad.append(quarantine.Entry(str(error), row.raw, row.registration_id))
+        moves = [each for each in moves if each[0].fields]
     outcome.quarantined = len(bad)
-    outcome.unchanged = len(page.rows) + len(page.unreadable) - len(bad) - outcome.inserted - len(different)
+    outcome.unchanged = len(page.rows) + len(page.unreadable) - len(bad) - outcome.inserted
+    outcome.unchanged -= len(different) + len(moves)
 
     await _keep_bad(connection, target, "participants", rows, bad)
+    merges, merged_digests = [], []
     if different:
         before = await _rows_before(connection, target, [r.registration_id for r, _ in different])
-        merges, merged_digests = [], []
         for registration, digest in different:
+            await breath.take()
             row_before = before.get(registration.registration_id)
             merge = merge_listed(row_before, registration, race_id=target.race_id, as_of=page.as_of)
             if merge is not None:
                 merges.append(merge)
                 merged_digests.append(digest)
+                outcome.altered += registration.registration_id in altered
                 continue
             outcome.unchanged += 1
             if row_before is not None and row_before.removed_at is not None:
                 outcome.shadowed.append(registration)
-        await _write(connection, target, merges, merged_digests)
+        await _write_rows(connection, target, merges, merged_digests)
         outcome.count(merges, target)
+    outcome.count_moves([move for move, _, _ in moves], target)
+    lines = await _move_bibs(connection, target, page, moves)
+    await feed.write(connection, target.partner_id, lines + _lines_of(target, merges))
     return outcome
+
+
+def _is_stored(known: _Known | None, digest: bytes) -> bool:
+    return known is not None and known.is_active and (known.digests or NO_DIGEST).startswith(digest)
+
+
+async def _bibs_alone(
+    connection: Connection,
+    target: Target,
+    rows: Sequence[_Different],
+    stored: Mapping[int, _Known],
+    reading: Reading,
+) -> tuple[list[tuple[BibMove, _Known, bytes]], list[_Different]]:
+    """Tell rows of which the bib and the time of the last change alone may have moved from the others."""
+    likely: list[_Different] = []
+    others: list[_Different] = []
+    for each in rows:
+        known = stored.get(each.row.registration_id)
+        rest = each.digests[_DIGEST_BYTES:]
+        is_likely = rest and known is not None and known.is_active and (known.digests or b"").endswith(rest)
+        (likely if is_likely else others).append(each)
+    if likely and not stored[likely[0].row.registration_id].place:
+        stored = await _stored_of(connection, target, [each.row.registration_id for each in likely])
+    moves = []
+    for each in likely:
+        known = stored.get(each.row.registration_id)
+        moved = reading.bib_and_time(each.row.raw)
+        # A record that names no event may have come with another's answer.
+        if (
+            known is None
+            or moved is None
+            or known.event_id is None
+            or known.event_id != each.row.event_id
+            or known.race_id != target.race_id
+            or not known.is_active
+        ):
+            others.append(each)
+            continue
+        move = BibMove(
+            known.registration_id, known.event_id, known.bib_num, moved[0], known.last_modified_at, moved[1]
+        )
+        moves.append((move, known, each.digests))
+    others.sort(key=lambda each: each.row.registration_id)
+    return moves, others
+
+
+async def _move_bibs(
+    connection: Connection, target: Target, page: Page, moves: Sequence[tuple[BibMove, _Known, bytes]]
+) -> list[feed.Line]:
+    """Write bibs that moved alone, all in one statement; return their lines of the feed."""
+    if not moves:
+        return []
+    named = statements("loader")
+    await connection.execute(named["plan_for_many"])
+    values = {
+        "partner_id": target.partner_id,
+        "race_id": target.race_id,
+        "now": target.now,
+        "as_of": page.as_of,
+        "places": _array(f'"{known.place}"' for _, known, _ in moves),
+        "registration_ids": _array(str(move.registration_id) for move, _, _ in moves),
+        "bibs_from": _array(_or_null(move.bib_from) for move, _, _ in moves),
+        "bibs_to": _array(_or_null(move.bib_to) for move, _, _ in moves),
+        "modified_to": _array(str(int(move.modified_to.timestamp())) for move, _, _ in moves),
+        "digests": _array(f'"\\\\x{digests.hex()}"' for _, _, digests in moves),
+    }
+    async with _begun(connection.execute(named["move_bibs"], values, prepare=False)) as answer:
+        lines = [
+            feed.line_of_move(target.race_id, move, seen_at=target.now)
+            for move, _, _ in moves
+            if target.tells_of(move.event_id)
+        ]
+        cursor = await answer
+    if cursor.rowcount != len(moves):
+        raise Collided("Another transaction changed a row of this page; the next run repeats it.")
+    return lines
+
+
+def _array(elements: Iterable[str]) -> str:
+    """Return an array as PostgreSQL reads it: a driver's list costs as much as the row's update."""
+    return f"{{{','.join(elements)}}}"
+
+
+def _or_null(number: int | None) -> str:
+    return "NULL" if number is None else str(number)
 
 
 async def restore(
@@ -203,7 +369,8 @@ async def restore(
         if (row := before.get(registration.registration_id))
         and (merge := merge_listed_again(row, registration, race_id=target.race_id, high=high))
     ]
-    await _write(connection, target, merges, [None] * len(merges))
+    # Of the record that is stored now no digest is known, and that of an older one would be wrong.
+    await _write(connection, target, merges, [NO_DIGEST] * len(merges))
     outcome = Outcome()
     outcome.count(merges, target)
     return outcome
@@ -216,6 +383,7 @@ async def merge_removed_page(
     *,
     decode: Callable[[bytes, int | None], Removal],
     still_listed: Collection[int] = (),
+    compare_stored: bool = False,
 ) -> Outcome:
     """
     Store one page of the removed list.
@@ -223,16 +391,22 @@ async def merge_removed_page(
     Args:
         decode: Removal from its JSON text and its event, if known; raises BadRecord.
         still_listed: Those of `contested` that the vendor lists as active.
+        compare_stored: Compare what is stored of people whose removal is known, too.
     """
     rows = {row.registration_id: row for row in page.rows}
+    whole: dict[int, Stored] = {}
+    if compare_stored and rows:
+        whole = await audit.stored(connection, target.partner_id, list(rows))
     cursor = await connection.execute(
-        statements("loader")["standings"], {**_key(target), "registration_ids": list(rows)}
+        statements("loader")["standings"], {**_key(target), "registration_ids": list(rows)}, prepare=False
     )
     standings = {row[0]: row[1:] for row in await cursor.fetchall()}
     outcome = Outcome()
     bad = _unreadable(page.unreadable)
     different: list[Removal] = []
+    breath = Breath()
     for row in rows.values():
+        await breath.take()
         try:
             removal = decode(row.raw, row.event_id)
         except BadRecord as error:
@@ -241,7 +415,10 @@ async def merge_removed_page(
         event_id, *standing = standings.get(row.registration_id, (None,))
         told = [removal.removed_at, removal.reason, removal.new_registration_id]
         if standing == told and (event_id is not None or removal.registration.event_id is None):
-            continue
+            known = whole.get(row.registration_id)
+            if known is None or not tells_more(known, removal):
+                continue
+            outcome.altered += 1
         different.append(removal)
     outcome.quarantined = len(bad)
     await _keep_bad(connection, target, "removed", rows, bad)
@@ -277,7 +454,7 @@ async def contested(
     if not rows:
         return {}
     cursor = await connection.execute(
-        statements("loader")["active_of"], {**_key(target), "registration_ids": list(rows)}
+        statements("loader")["active_of"], {**_key(target), "registration_ids": list(rows)}, prepare=False
     )
     found: dict[int, list[Removal]] = {}
     for registration_id, event_id, last_modified_at in await cursor.fetchall():
@@ -326,19 +503,31 @@ async def _keep_bad(
 
 async def _stored(
     connection: Connection, target: Target, page: Page, complete_for: frozenset[int] | None
-) -> dict[int, TupleRow]:
-    """Return id, digest, and whether it is active, of what is stored of a page, by id."""
-    named, values = statements("loader"), _key(target)
-    if complete_for is not None:
-        statement = named["stored_range"]
-        values |= {"event_ids": list(complete_for), "after": page.after, "through": page.through}
-    elif page.rows:
-        statement = named["stored_ids"]
-        values |= {"registration_ids": [row.registration_id for row in page.rows]}
-    else:
+) -> Mapping[int, _Known]:
+    """Return what is stored of a page, by id: in a full sweep all that its range should show."""
+    if complete_for is None:
+        return await _stored_of(connection, target, [row.registration_id for row in page.rows])
+    values = {
+        **_key(target),
+        "event_ids": sorted(complete_for),
+        "after": page.after,
+        "through": page.through,
+    }
+    # In binary: as hexadecimal text the digests would cost both sides more than the rest.
+    cursor = await connection.execute(
+        statements("loader")["stored_range"], values, binary=True, prepare=False
+    )
+    return {row[0]: _Known(*row) for row in await cursor.fetchall()}
+
+
+async def _stored_of(
+    connection: Connection, target: Target, registration_ids: Sequence[int]
+) -> Mapping[int, _Known]:
+    if not registration_ids:
         return {}
-    cursor = await connection.execute(statement, values, binary=True)
-    return {row[0]: row for row in await cursor.fetchall()}
+    values = {"partner_id": target.partner_id, "registration_ids": list(registration_ids)}
+    cursor = await connection.execute(statements("loader")["stored_ids"], values, binary=True, prepare=False)
+    return {row[0]: _Known(*row) for row in await cursor.fetchall()}
 
 
 @asynccontextmanager
@@ -358,10 +547,10 @@ async def _note_missing(
     connection: Connection,
     target: Target,
     rows: dict[int, RawRow],
-    stored: dict[int, tuple[Any, ...]],
+    stored: Mapping[int, _Known],
 ) -> None:
     """Note stored rows the page should show and does not."""
-    missing = [row[0] for row in stored.values() if row[2] and row[0] not in rows]
+    missing = [number for number, row in stored.items() if row.is_active and number not in rows]
     if missing:
         await connection.execute(
             statements("loader")["note_missing"], {**_key(target), "registration_ids": missing}
@@ -390,11 +579,17 @@ def _digest(raw: bytes) -> bytes:
     # The digest that processors have instructions for; half of it is far more than enough.
     digest = _VERSION_DIGESTED.copy()
     digest.update(raw)
-    return digest.digest()[:16]
+    return digest.digest()[:_DIGEST_BYTES]
 
 
-def _decoded(row: RawRow, decode: Callable[[bytes], Registration]) -> Registration:
-    registration = decode(row.raw)
+def _digest_but_bib(raw: bytes, reading: Reading) -> bytes:
+    """Return the second digest; nothing where the record is not so simple."""
+    rest = reading.without_bib(raw)
+    return NO_DIGEST if rest is None else _digest(rest)
+
+
+def _decoded(row: RawRow, reading: Reading) -> Registration:
+    registration = reading.decode(row.raw)
     if registration.event_id is None:
         registration.event_id = row.event_id
     return registration
@@ -406,7 +601,7 @@ async def _copy_first(
     page: Page,
     rows: Iterable[RawRow],
     digests: Mapping[int, bytes],
-    decode: Callable[[bytes], Registration],
+    reading: Reading,
 ) -> list[quarantine.Entry] | None:
     """
     Copy rows of a first load straight into the table, some at a time as they are decoded.
@@ -421,17 +616,22 @@ async def _copy_first(
             connection.transaction(),
             connection.cursor().copy(statements("loader")["copy_participants"]) as copy,
         ):
+            breath = Breath()
             for start in range(0, len(waiting), ROWS_A_WRITE):
                 registrations: list[tuple[Registration, bytes]] = []
                 for row in waiting[start : start + ROWS_A_WRITE]:
+                    await breath.take()
                     try:
-                        registrations.append((_decoded(row, decode), digests[row.registration_id]))
+                        both = digests[row.registration_id] + _digest_but_bib(row.raw, reading)
+                        registrations.append((_decoded(row, reading), both))
                     except BadRecord as error:
                         refused.append(quarantine.Entry(str(error), row.raw, row.registration_id))
-                lines = [
-                    copy_text.line(target.partner_id, registration, standing, digest, target.now)
-                    for registration, digest in registrations
-                ]
+                lines: list[bytes] = []
+                for registration, digest in registrations:
+                    lines.append(
+                        copy_text.line(target.partner_id, registration, standing, digest, target.now)
+                    )
+                    await breath.take()
                 await copy.write(b"".join(lines))
     except psycopg.errors.UniqueViolation:
         return None
@@ -443,7 +643,9 @@ async def _rows_before(
 ) -> dict[int, Stored]:
     cursor = await connection.execute(
         statements("loader")["rows_before"],
-        {**_key(target), "registration_ids": list(registration_ids)},
+        # In one order whoever asks: two that lock some of the same rows never wait for each other.
+        {**_key(target), "registration_ids": sorted(registration_ids)},
+        prepare=False,
     )
     width = len(VENDOR_COLUMNS) + 1
     return {row[0]: Stored(Registration(*row[:width]), *row[width:]) for row in await cursor.fetchall()}
@@ -452,28 +654,38 @@ async def _rows_before(
 async def _write(
     connection: Connection, target: Target, merges: Sequence[Merge], digests: Sequence[bytes | None]
 ) -> None:
+    await _write_rows(connection, target, merges, digests)
+    await feed.write(connection, target.partner_id, _lines_of(target, merges))
+
+
+def _lines_of(target: Target, merges: Iterable[Merge]) -> list[feed.Line]:
+    return [
+        feed.line_of(merge, seen_at=target.now)
+        for merge in merges
+        if target.tells_of(merge.after.registration.event_id)
+    ]
+
+
+async def _write_rows(
+    connection: Connection, target: Target, merges: Sequence[Merge], digests: Sequence[bytes | None]
+) -> None:
     if not merges:
         return
     named = statements("loader")
     await connection.execute(named["make_stage"])
+    breath = Breath()
     async with connection.cursor().copy(named["copy_stage"]) as copy:
         for start in range(0, len(merges), ROWS_A_WRITE):
-            lines = [
-                copy_text.line(
-                    target.partner_id,
-                    merge.after.registration,
-                    copy_text.standing_of(merge.after),
-                    digest,
-                    target.now,
+            lines: list[bytes] = []
+            for merge, digest in zip(
+                merges[start : start + ROWS_A_WRITE],
+                digests[start : start + ROWS_A_WRITE],
+                strict=True,
+            ):
+                standing = copy_text.standing_of(merge.after)
+                lines.append(
+                    copy_text.line(target.partner_id, merge.after.registration, standing, digest, target.now)
                 )
-                for merge, digest in zip(
-                    merges[start : start + ROWS_A_WRITE],
-                    digests[start : start + ROWS_A_WRITE],
-                    strict=True,
-                )
-            ]
+                await breath.take()
             await copy.write(b"".join(lines))
     await connection.execute(named["merge_stage"])
-    told = [merge for merge in merges if target.tells_of(merge.after.registration.event_id)]
-    if told:
-        await feed.write_merges(connection, target.partner_id, told, seen_at=target.now)

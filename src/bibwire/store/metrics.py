@@ -15,11 +15,11 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from bibwire.domain.budget import Budget
-from bibwire.domain.errors import DatabaseUnavailable
 from bibwire.store import jobs, permits
 from bibwire.store.database import connect, fetch, statements
 from bibwire.store.jobs import JobStats
 from bibwire.store.reconciliations import DRIFT_KINDS
+from bibwire.store.refusals import translated
 from bibwire.store.reports import is_late
 
 
@@ -126,8 +126,8 @@ async def read(conninfo: str) -> Facts:
             jobs=await jobs.stats(connection),
             callers_blocked=callers_blocked,
         )
-    except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(f"PostgreSQL cannot be used: {' '.join(str(error).split())}") from error
+    except psycopg.Error as error:
+        raise translated(error) from None
     finally:
         await connection.close()
 

@@ -17,6 +17,7 @@ import psycopg
 from bibwire.domain.errors import DatabaseUnavailable
 from bibwire.store import connections, jobs_schema
 from bibwire.store.pooler import check_sessions
+from bibwire.store.refusals import told, translated
 
 HEAD = "0028"
 # "bibw" in ASCII; keeps two processes from migrating at the same time.
@@ -72,8 +73,8 @@ def is_current(conninfo: str) -> bool:
     try:
         with connections.connect(conninfo, autocommit=True) as connection:
             return current_version(connection) == HEAD and not jobs_schema.missing(connection)
-    except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(f"PostgreSQL cannot be used: {_one_line(error)}") from error
+    except psycopg.Error as error:
+        raise translated(error) from None
 
 
 def upgrade(conninfo: str) -> bool:
@@ -98,18 +99,21 @@ def upgrade(conninfo: str) -> bool:
                     f"The database has schema version {version}, this Bibwire knows {HEAD}: "
                     "it was used by a newer Bibwire. Upgrade this one."
                 )
+            # Another's migration, and ours, take as long as they take.
+            connection.limit = None
             connection.execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
             if version != HEAD:
                 _run_alembic(connection)
                 connection.autocommit = True
             jobs_schema.bring_up_to_date(connection)
             return True
-    except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(f"PostgreSQL cannot be used: {_one_line(error)}") from error
     except psycopg.Error as error:
+        known = translated(error)
+        if isinstance(known, DatabaseUnavailable):
+            raise known from None
         raise DatabaseUnavailable(
-            f"The schema could not be brought up to date, nothing was changed: {_one_line(error)}"
-        ) from error
+            f"The schema could not be brought up to date, nothing was changed: {told(error)}"
+        ) from None
 
 
 def _run_alembic(connection: psycopg.Connection[tuple[object, ...]]) -> None:
@@ -124,18 +128,14 @@ def _run_alembic(connection: psycopg.Connection[tuple[object, ...]]) -> None:
     )
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    with engine.connect() as bound:
-        config.attributes["connection"] = bound
-        try:
+    try:
+        with engine.connect() as bound:
+            config.attributes["connection"] = bound
             # Inside the transaction, so that an error leaves not even the empty schema.
             bound.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS bibwire")
             command.upgrade(config, "head")
             bound.commit()
-        except sqlalchemy.exc.DBAPIError as error:
-            if isinstance(error.orig, psycopg.Error):
-                raise error.orig from None
-            raise
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    except sqlalchemy.exc.DBAPIError as error:
+        if isinstance(error.orig, psycopg.Error):
+            raise error.orig from None
+        raise

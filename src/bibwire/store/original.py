@@ -118,6 +118,7 @@ def read(address: Secret) -> Original:
         with connections.connect(
             _conninfo(address), application_name="bibwire adopt", prepare_threshold=None, settled=False
         ) as connection:
+            connection.limit = None  # a table of it may take long
             connection.isolation_level = IsolationLevel.REPEATABLE_READ
             connection.read_only = True
             connections.settle_transaction(connection)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from bibwire.domain.errors import Collided, InvariantBroken, SettingsError
+from bibwire.domain.errors import Collided, CredentialSealed, InvariantBroken, SettingsError
+from bibwire.domain.pasted import oddity
 from bibwire.domain.secrets import Credential, Secret
 from bibwire.store.database import Connection, Database, statements
 from bibwire.store.vault import Vault
@@ -133,10 +134,23 @@ class Partners:
         Check that no partner, but for `of`, has this key.
 
         Raises:
-            SettingsError: One has; it is named.
+            SettingsError: One has; it is named. Or there is no key to store it with.
         """
+        self.check_key_at_hand()
         async with self._database.transaction() as connection:
             await self._refuse_key_of_another(connection, credential, 0 if of is None else of.partner_id)
+
+    async def calls_of_key(self, credential: Credential) -> int:
+        """Return the calls of the last hour under a key that no partner has, as far as they are known."""
+        values = {"key_digest": self._vault.digest(credential.key)}
+        [[calls]] = await self._database.fetch(_SQL["calls_of_key"], **values)
+        return int(calls)
+
+    async def keep_calls(self, credential: Credential, calls: int) -> None:
+        """Keep calls made under a key that is not stored, for when it is."""
+        if calls:
+            values = {"key_digest": self._vault.digest(credential.key), "calls": calls}
+            await self._database.fetch(_SQL["keep_calls"], **values)
 
     async def list(self) -> list[Partner]:
         """Return every partner, by name."""
@@ -174,18 +188,35 @@ class Partners:
         Return the partner's credential, opened.
 
         Raises:
-            SettingsError: The key in use does not fit, or the partner was removed meanwhile.
+            SettingsError: There is no key, or the partner was removed meanwhile.
+            CredentialSealed: The key in use does not fit.
             InvariantBroken: What is stored was altered or moved.
         """
         rows = await self._database.fetch(_SQL["read_credential"], partner_id=partner.partner_id)
         if not rows:
             raise unknown_partner(partner.name, [])
         kind, key, secret = rows[0]
-        return Credential(
-            kind,
-            self._open(key, partner.partner_id, "key_encrypted"),
-            None if secret is None else self._open(secret, partner.partner_id, "secret_encrypted"),
-        )
+        try:
+            return Credential(
+                kind,
+                self._open(key, partner.partner_id, "key_encrypted"),
+                None if secret is None else self._open(secret, partner.partner_id, "secret_encrypted"),
+            )
+        except CredentialSealed:
+            raise CredentialSealed(
+                f"The stored key of {partner.name} was encrypted with another key than the one in use: set "
+                "BIBWIRE_SECRET_KEY or BIBWIRE_SECRET_KEY_FILE to that one, or store it again with: bibwire "
+                f"partner rotate {quoted(partner.name)} --api-key KEY."
+            ) from None
+
+    def check_key_at_hand(self) -> None:
+        """
+        Find out that there is no key to open credentials with.
+
+        Raises:
+            SettingsError: There is none, and why.
+        """
+        self._vault.digest(Secret(""))
 
     async def rotate(
         self,
@@ -247,6 +278,13 @@ class Partners:
         await self._plan_again(partner)
         return await self.get(partner.name)
 
+    async def take_up(self, partner: Partner) -> None:
+        """Plan the partner at once; what was put off is due as if it had not been."""
+        async with self._database.transaction() as connection:
+            # In the planner's order: the plan, then the scopes.
+            for step in ("plan_again", "forgive"):
+                await connection.execute(_SQL[step], {"partner_id": partner.partner_id})
+
     async def remove(self, name: str) -> dict[str, int]:
         """Delete the partner and every row of it, at once. Return the rows deleted by table."""
         partner = await self.get(name)
@@ -300,7 +338,7 @@ class Partners:
             # What does not open is of no use to anybody; `doctor` tells of it.
             try:
                 taken = self._open(sealed, other, "key_encrypted") == credential.key
-            except (SettingsError, InvariantBroken):
+            except (SettingsError, CredentialSealed, InvariantBroken):
                 continue
             if taken:
                 raise SettingsError(
@@ -328,7 +366,7 @@ class Partners:
         row = await cursor.fetchone()
         try:
             key = None if row is None else self._open(row[1], partner_id, "key_encrypted")
-        except (SettingsError, InvariantBroken):
+        except (SettingsError, CredentialSealed, InvariantBroken):
             key = None  # it cannot be known again
         await connection.execute(_SQL["prune_retired_calls"])
         if key is not None and (but is None or key != but.key):
@@ -340,6 +378,9 @@ class Partners:
         await connection.execute(_SQL["restore_calls"], values)
 
     def _sealed(self, partner_id: int, credential: Credential) -> dict[str, object]:
+        for each in credential.secrets:
+            if odd := oddity(each.reveal()):
+                raise SettingsError(f"The key or its secret holds {odd}: nothing was stored.")
         secret = credential.secret
         return {
             "partner_id": partner_id,
@@ -356,6 +397,12 @@ class Partners:
 
     def _open(self, sealed: bytes, partner_id: int, column: str) -> Secret:
         return self._vault.open(sealed, table=_TABLE, partner_id=partner_id, column=column)
+
+
+async def number_of_credentials(database: Database) -> int:
+    """Return how many partners have a stored credential."""
+    [[number]] = await database.fetch(_SQL["number_of_credentials"])
+    return int(number)
 
 
 async def _count_calls(connection: Connection, partner_id: int, calls: int) -> None:

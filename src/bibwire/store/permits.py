@@ -3,19 +3,19 @@ The budget of calls, held over all processes by the database.
 
 Per credential never more than its limit, less a margin, in any rolling hour: one-minute
 counters by the database's clock, taken under a lock before the call is sent (decision 6). Per
-caller never more than the allowed calls in flight: advisory locks, which a dead process gives
-back. When the vendor asks for fewer calls, that is written here too, and holds for all at once.
+caller never more than the allowed calls in flight: places that outlive their process as long as
+its call may (decision 12). When the vendor asks for fewer calls, that is written here too, and
+holds for all at once.
 
 The rules are in `domain/budget.py`. Whoever waits holds neither a connection nor a place.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -27,11 +27,12 @@ from psycopg.rows import TupleRow
 from bibwire.clock import Clock
 from bibwire.domain import budget as rules
 from bibwire.domain.budget import Budget, CallerStanding, Spent, Standing, Urgency
-from bibwire.domain.errors import BibwireError, Blocked
+from bibwire.domain.errors import BibwireError, Blocked, DatabaseUnavailable, VendorUnreachable
+from bibwire.domain.secrets import NOBODY, Secret
 from bibwire.store import call_stats
 from bibwire.store.call_stats import prune
 from bibwire.store.database import Connection, Database, fetch, statements
-from bibwire.store.session import Session
+from bibwire.store.session import Place, Session, digest
 
 __all__ = [
     "Budget",
@@ -43,9 +44,12 @@ __all__ = [
     "budgets",
     "in_flight",
     "prune",
+    "unblock",
 ]
 
 SLOT_POLL_SECONDS: Final = 0.02
+# Those who wait for the answer to a careful call look so often.
+CAREFUL_POLL_SECONDS: Final = 2.0
 # A wait is one sleep, but none is longer: the limit may be raised meanwhile, and a laptop's lid
 # that was closed stops the clock that sleeps are measured by.
 LONGEST_SLEEP_SECONDS: Final = 600.0
@@ -61,16 +65,19 @@ _RANKS = {urgency: rank for rank, urgency in enumerate(Urgency)}
 
 @asynccontextmanager
 async def in_flight(
-    session: Session, clock: Clock, caller: str, calls: int, urgency: Urgency = Urgency.DELTA
-) -> AsyncIterator[None]:
-    """Hold one of the caller's places for calls in flight, waiting until one is free."""
+    session: Session, clock: Clock, caller: Secret, calls: int, urgency: Urgency = Urgency.DELTA
+) -> AsyncIterator[Place]:
+    """
+    Hold one of the caller's places for calls in flight, waiting until one is free; see `Place.is_used`.
+
+    Raises:
+        DatabaseUnavailable: It could not be kept.
+    """
     async with session.line(caller, calls).place(_RANKS[urgency]):
-        while (slot := await session.take_slot(caller, calls)) is None:
+        while (place := await session.take_place(caller, calls)) is None:
             await clock.sleep(SLOT_POLL_SECONDS)
-        try:
-            yield
-        finally:
-            await session.give_slot_back(slot)
+        async with session.holding(place):
+            yield place
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +96,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Throttling:
-    """What a throttle answer led to. `caller_seconds`: as far as every credential is blocked too."""
+    """
+    What a throttle answer led to.
+
+    `asked_seconds`: the pause that the vendor asked for, of which `seconds` are believed.
+    `caller_seconds`: as far as every credential is blocked too.
+    """
 
     reason: str
     seconds: float
+    asked_seconds: float
     limit: int
     limit_in_use: int
     caller_seconds: float
@@ -113,9 +126,10 @@ class Permits:
     Permits for the calls of one credential, of one urgency.
 
     Args:
-        caller: Name of the caller registration, "" without one.
+        caller: The caller registration, `NOBODY` without one.
         waiting: Entered while a call is refused; what it raises ends the wait.
         on_throttle: Told once of each throttle answer.
+        on_throttle_over: Told that a careful call was answered.
         now: For simulations: the time the budget is counted by, instead of the database's.
         seed: Of the jitter; for tests.
     """
@@ -127,11 +141,12 @@ class Permits:
         clock: Clock,
         *,
         credential_id: int,
-        caller: str,
+        caller: Secret,
         calls_in_flight: int,
         urgency: Urgency = Urgency.DELTA,
         waiting: Callable[[Refusal], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
         on_throttle: Callable[[Throttling], None] = lambda _: None,
+        on_throttle_over: Callable[[], None] = lambda: None,
         now: Callable[[], datetime] | None = None,
         seed: int | None = None,
     ) -> None:
@@ -144,14 +159,19 @@ class Permits:
         self._urgency = urgency
         self._waiting = waiting
         self._on_throttle = on_throttle
+        self._on_throttle_over = on_throttle_over
         self._now = now
         self._random = random.Random(seed)
         self._stats_fail = False
+        # A careful call of ours is being made.
+        self._careful = False
 
     @asynccontextmanager
     async def permit(self, endpoint: str, *, patience_seconds: float = math.inf) -> AsyncIterator[float]:
         """
         Wait until one more call may be made, and hold its place while it is in flight.
+
+        A VendorUnreachable raised inside means that nothing was sent: the call is not counted.
 
         Args:
             patience_seconds: How long to wait at most while the vendor wants no calls; not for room.
@@ -168,10 +188,15 @@ class Permits:
             # The place comes first: a call counted now must not be sent in a later minute.
             async with in_flight(
                 self._session, self._clock, self._caller, self._calls_in_flight, self._urgency
-            ):
+            ) as place:
                 answer = await self._spend()
                 if answer.wait is None:
-                    yield 0.0 if blocked_since is None else (answer.at - blocked_since).total_seconds()
+                    place.is_used = True
+                    try:
+                        yield 0.0 if blocked_since is None else (answer.at - blocked_since).total_seconds()
+                    except VendorUnreachable:
+                        await self._give_back(answer.at)
+                        raise
                     return
             if answer.blocked_until is not None:
                 blocked_since = blocked_since or answer.at
@@ -189,6 +214,7 @@ class Permits:
             reason: What it answered; shown, so without secrets.
             seconds: How long nothing may be asked.
         """
+        self._careful = False
         named, values = statements("permits"), self._values()
         async with self._db.transaction() as connection:
             before, at, _ = _standing_of(await _one(connection, "lock_budget", values))
@@ -201,6 +227,8 @@ class Permits:
                     "lowered_at": after.lowered_at,
                     "throttled_at": after.throttled_at,
                     "blocked_until": after.blocked_until,
+                    "asked_until": after.asked_until,
+                    "confirmed": after.confirmed,
                     "reason": reason,
                 },
             )
@@ -224,11 +252,27 @@ class Permits:
             Throttling(
                 reason,
                 seconds=_seconds(at, after.blocked_until),
+                asked_seconds=max(seconds, _seconds(at, after.asked_until)),
                 limit=after.limit,
                 limit_in_use=rules.limit_in_use(after, now=at),
                 caller_seconds=_seconds(at, caller.blocked_until),
             )
         )
+
+    async def answered(self, *, accepted: bool) -> None:
+        """
+        Note the end of a call that was not throttled: if it was a careful one, the pause is over.
+
+        Args:
+            accepted: The vendor answered; otherwise nobody knows.
+        """
+        if not self._careful:
+            return
+        self._careful = False
+        if not accepted:
+            await self._db.fetch(statements("permits")["careful_call_failed"], **self._values())
+        elif await self._db.fetch(statements("permits")["unblock"], **self._values()):
+            self._on_throttle_over()
 
     async def record(self, endpoint: str, *, failed: bool, bytes_received: int, seconds: float) -> None:
         """Add an attempt to the statistics. Raises nothing for trouble with the database."""
@@ -255,16 +299,18 @@ class Permits:
         found = await budgets(self._db, [self._credential_id], caller=self._caller, now=now)
         if self._credential_id not in found:
             raise _removed()
-        # What is blocked at the present moment was looked at by the database's clock.
-        budget = found[self._credential_id]
-        blocked = budget.blocked_until is not None
-        return 0 if blocked else rules.room(budget, urgency or self._urgency, now=self._clock.now())
+        return rules.room(found[self._credential_id], urgency or self._urgency)
 
     async def _spend(self) -> _Answer:
         """Count one call if the budget has room."""
         values = self._values()
         async with self._db.transaction() as connection:
             standing, at, reason = _standing_of(await _one(connection, "lock_budget", values))
+            careful = rules.is_careful(standing, now=at)
+            if careful and standing.careful_until is not None and standing.careful_until > at:
+                # Its answer may come at any moment.
+                again_at = at + timedelta(seconds=CAREFUL_POLL_SECONDS)
+                return _Answer(at, CAREFUL_POLL_SECONDS, again_at, reason)
             if standing.blocked_until is not None and standing.blocked_until > at:
                 wait = _seconds(at, standing.blocked_until)
                 return _Answer(at, wait, standing.blocked_until, reason)
@@ -278,13 +324,25 @@ class Permits:
                 "most_own_lately": most_own_lately,
             }
             if await _one(connection, "spend", spending) is not None:
+                if careful:
+                    until = at + rules.CAREFUL_CALL
+                    await connection.execute(
+                        statements("permits")["be_careful"], values | {"careful_until": until}
+                    )
+                    self._careful = True
                 return _Answer(at)
             blocked = await _one(connection, "caller_blocked", values)
             if blocked is not None:
                 return _Answer(at, _seconds(at, blocked[0]), *blocked)
+            await connection.execute(statements("permits")["bring_minutes_back"], values | {"at": at})
             cursor = await connection.execute(statements("permits")["minutes"], values | {"at": at})
             spent = [Spent(*row) for row in await cursor.fetchall()]
         return _Answer(at, rules.seconds_until_room(standing, spent, self._urgency, now=at))
+
+    async def _give_back(self, at: datetime) -> None:
+        """Count a call no more that was counted at `at` and never sent. It stays counted if that fails."""
+        with suppress(DatabaseUnavailable):
+            await self._db.fetch(statements("permits")["give_back"], **self._values() | {"at": at})
 
     def _with_jitter(self, seconds: float) -> float:
         jitter = self._random.uniform(0.01, min(LONGEST_JITTER_SECONDS, 0.05 + JITTER * seconds))
@@ -293,7 +351,7 @@ class Permits:
     def _values(self) -> dict[str, Any]:
         return {
             "credential_id": self._credential_id,
-            "caller_digest": _digest(self._caller),
+            "caller_digest": digest(self._caller),
             "urgency": str(self._urgency),
             "now": None if self._now is None else self._now(),
         }
@@ -303,7 +361,7 @@ async def budgets(
     db: Database | Connection,
     credential_ids: Collection[int],
     *,
-    caller: str = "",
+    caller: Secret = NOBODY,
     now: datetime | None = None,
 ) -> dict[int, Budget]:
     """
@@ -320,7 +378,7 @@ async def budgets(
 
 
 async def budget_of_partner(
-    db: Database | Connection, partner_id: int, *, caller: str = "", now: datetime | None = None
+    db: Database | Connection, partner_id: int, *, caller: Secret = NOBODY, now: datetime | None = None
 ) -> Budget:
     """
     Return the budget of a partner's credential; arguments as of `budgets`.
@@ -339,27 +397,45 @@ async def blocked_callers(db: Database) -> list[tuple[datetime, str | None]]:
     return [(row[0], row[1]) for row in await db.fetch(statements("permits")["blocked_callers"], now=None)]
 
 
+async def unblock(
+    db: Database, credential_id: int, *, caller: Secret = NOBODY, now: datetime | None = None
+) -> bool:
+    """
+    Let calls be made again, whatever pause the vendor asked for; say whether there was one.
+
+    Args:
+        caller: Under whose registration calls are made: if it is blocked as well, that ends too.
+    """
+    values = {"credential_id": credential_id, "caller_digest": digest(caller), "now": now}
+    named = statements("permits")
+    async with db.transaction() as connection:
+        found = await _one(connection, "unblock", values)
+        cursor = await connection.execute(named["unblock_caller"], values)
+        return found is not None or bool(cursor.rowcount)
+
+
 async def _rows(
     db: Database | Connection,
     *,
     credential_ids: list[int],
     partner_id: int | None,
-    caller: str,
+    caller: Secret,
     now: datetime | None,
 ) -> list[TupleRow]:
     values = {
         "credential_ids": credential_ids,
         "partner_id": partner_id,
-        "caller_digest": _digest(caller),
+        "caller_digest": digest(caller),
         "now": now,
     }
     return await fetch(db, statements("permits")["budgets"], **values)
 
 
 def _budget_of(row: TupleRow) -> Budget:
-    _, limit, lowered_to, lowered_at, throttled_at, until, reason, caller_until, caller_reason, at = row[:10]
-    spent, lately = row[10:]
-    standing = Standing(limit, lowered_to, lowered_at, throttled_at, until)
+    _, limit, lowered_to, lowered_at, throttled_at, until, reason, caller_until, caller_reason = row[:9]
+    asked_until, at, spent, lately = row[9:]
+    standing = Standing(limit, lowered_to, lowered_at, throttled_at, until, asked_until).at(at)
+    until, asked_until = standing.blocked_until, standing.asked_until
     if caller_until is not None and (until is None or caller_until > until):
         until, reason = caller_until, caller_reason
     blocked = until is not None and until > at
@@ -370,6 +446,7 @@ def _budget_of(row: TupleRow) -> Budget:
         limit_ahead=rules.limit_ahead(standing, now=at),
         blocked_until=until if blocked else None,
         blocked_reason=reason if blocked else None,
+        asked_until=asked_until if asked_until is not None and asked_until > at else None,
         spent_by_urgency=dict(zip(Urgency, spent, strict=True)),
         spent_since_throttle=dict(zip(Urgency, lately, strict=True)) if lowered else None,
     )
@@ -382,8 +459,8 @@ async def _one(connection: Connection, name: str, values: dict[str, Any]) -> Tup
 def _standing_of(row: TupleRow | None) -> tuple[Standing, datetime, str | None]:
     if row is None:
         raise _removed()
-    limit, lowered_to, lowered_at, throttled_at, blocked_until, reason, at = row
-    return Standing(limit, lowered_to, lowered_at, throttled_at, blocked_until), at, reason
+    *standing, reason, at = row
+    return Standing(*standing).at(at), at, reason
 
 
 def _removed() -> BibwireError:
@@ -398,14 +475,10 @@ def _blocked(answer: _Answer) -> Blocked:
     until = answer.blocked_until + timedelta(seconds=1)
     return Blocked(
         f"{said}: none is made before {until:%Y-%m-%d %H:%M:%S} UTC, {math.ceil(answer.wait):,} s from now, "
-        "which is longer than BIBWIRE_RETRY_SECONDS lets a call wait",
+        "which is longer than BIBWIRE_RETRY_SECONDS lets a call wait; bibwire partner unblock ends it",
         retry_after_seconds=answer.wait,
     )
 
 
 def _seconds(at: datetime, until: datetime | None) -> float:
     return 0.0 if until is None else max(0.0, (until - at).total_seconds())
-
-
-def _digest(caller: str) -> bytes:
-    return hashlib.sha256(caller.encode()).digest()

@@ -41,9 +41,10 @@ def run(conninfo: str, arguments: Sequence[str], *, embedded: bool) -> int:
         # Our settings hold secrets that psql's own commands would show.
         if not name.startswith("BIBWIRE_") and not (embedded and name.startswith("PG"))
     }
-    environment["PGAPPNAME"] = "bibwire psql"
     process = subprocess.Popen(  # noqa: S603  no shell; what it is asked is the user's own
-        [str(program), *arguments], env=environment | _variables(conninfo)
+        # The name last, whatever the address says: those of a program's own are ended when they stand still.
+        [str(program), *arguments],
+        env=environment | _variables(conninfo) | {"PGAPPNAME": "bibwire psql"},
     )
     with _left_to(process):
         code = process.wait()

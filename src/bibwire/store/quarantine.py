@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
+from bibwire.clock import Breath
 from bibwire.store.database import Connection, statements
+
+# Of a longer record the beginning is kept: as much as any that is known, many times over.
+LONGEST_TEXT: Final = 1 << 20
+ENTRIES_A_WRITE: Final = 50
 
 
 class Entry(NamedTuple):
@@ -36,23 +41,28 @@ async def keep(
     if not entries:
         return
     # In one order, so that two transactions that keep the same records wait instead of deadlocking.
+    ordered = sorted(entries, key=lambda entry: entry.raw)
+    breath, batch, size = Breath(), list[dict[str, Any]](), 0
     async with connection.cursor() as cursor:
-        await cursor.executemany(
-            statements("quarantine")["keep"],
-            [
+        for entry in ordered:
+            text = entry.raw[:LONGEST_TEXT].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+            batch.append(
                 {
                     "partner_id": partner_id,
                     "race_id": race_id,
                     "registration_id": entry.registration_id,
                     "source": source,
                     "reason": entry.reason,
-                    "raw": entry.raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00"),
+                    "raw": text,
                     "raw_hash": blake2b(entry.raw, digest_size=16).digest(),
                     "now": now,
                 }
-                for entry in sorted(entries, key=lambda entry: entry.raw)
-            ],
-        )
+            )
+            size += len(text)
+            await breath.take()
+            if len(batch) == ENTRIES_A_WRITE or size > LONGEST_TEXT or entry is ordered[-1]:
+                await cursor.executemany(statements("quarantine")["keep"], batch)
+                batch, size = [], 0
 
 
 async def resolve(

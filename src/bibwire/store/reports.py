@@ -41,6 +41,7 @@ class PartnerState:
     `live_races` and `past_races_not_mirrored` are as in `RaceCounts`, `races` are all of them;
     `verify_failures` are the checks that failed, or could not be made, when the mirror was last
     verified; `verified_at` is about the credential.
+    `asked_until` is the end of the pause the vendor asked for, where it is longer than is believed.
     `limit_in_use` is less than `calls_per_hour` for a while after the vendor asked for fewer.
     """
 
@@ -66,6 +67,7 @@ class PartnerState:
     calls_by_urgency: dict[str, int]
     blocked_until: datetime | None
     blocked_reason: str | None
+    asked_until: datetime | None
     live_races: int
     past_races_not_mirrored: int
 
@@ -146,6 +148,26 @@ def is_late(age_seconds: float | None, target_seconds: int | None) -> bool:
     if target_seconds is None:
         return False
     return age_seconds is None or age_seconds > target_seconds * 1.1 + POLL_SECONDS
+
+
+# The tier of races that are under way or start within 4 h.
+HOT_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class StaleRace:
+    """A race that is late or fails. `error`: why its polls fail; `as_of`: None before its first load."""
+
+    partner: str
+    race_id: int
+    race: str
+    failing_since: datetime | None
+    error: str | None
+    as_of: datetime | None
+
+
+# Number, kind, race, registration and instant of a change: what stands under its number.
+Mark = tuple[int, str, int, int | None, datetime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +402,7 @@ class Server:
 
 def _partner_state(row: TupleRow, budget: Budget, counts: RaceCounts) -> PartnerState:
     by_urgency = {str(urgency): calls for urgency, calls in budget.spent_by_urgency.items()}
-    blocked = (budget.blocked_until, budget.blocked_reason)
+    blocked = (budget.blocked_until, budget.blocked_reason, budget.asked_until)
     spent = (budget.limit, budget.spent_total)
     values = [*row[1:9], *spent, *row[9:], budget.limit_in_use, by_urgency, *blocked]
     values += [counts.live, counts.past_not_mirrored]
@@ -480,6 +502,24 @@ class Reports:
             limit=limit,
         )
         return [Change(*row) for row in rows]
+
+    async def change_marks(self, partner_id: int, seqs: Collection[int]) -> list[Mark]:
+        """Return what stands in a partner's feed under these numbers; nothing for those that do not."""
+        rows = await self._rows("change_marks", partner_id=partner_id, seqs=list(seqs))
+        return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
+
+    async def stale_races(
+        self, *, partner_id: int | None = None, race_id: int | None = None
+    ) -> list[StaleRace]:
+        """Return the races that are late or fail: this one, or of all those that are hot."""
+        rows = await self._rows(
+            "stale_races",
+            partner_id=partner_id,
+            race_id=race_id,
+            hot_seconds=HOT_SECONDS,
+            poll_seconds=POLL_SECONDS,
+        )
+        return [StaleRace(*row) for row in rows]
 
     async def seq_before_last(
         self, head: Head, number: int, *, race_id: int | None = None, bibs_only: bool = True

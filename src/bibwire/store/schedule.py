@@ -15,16 +15,19 @@ from typing import Any, LiteralString
 
 import msgspec
 
+from bibwire.domain.clocks import VendorClock
 from bibwire.domain.schedule import EventTimes, PartnerPlan, ScopeFacts, Tier, rate_after
 from bibwire.domain.sweeps import LIVE_AFTER_END, is_live
 from bibwire.store.database import Connection, Database, statements
 
 # Longer than a job's slice and its wait for a place: a live job's scope is not queued again.
 CLAIM = timedelta(seconds=150)
+# A plan is made anew after that time at the latest.
+LONGEST_PLAN = timedelta(hours=1)
+# How long a refused key or caller registration is left alone.
+PUT_OFF = timedelta(minutes=15)
 RUNS_KEPT = timedelta(days=90)
 LAGS_KEPT = timedelta(days=400)
-# Both clocks tick in whole seconds or less: what differs by less is no news.
-CLOCK_NEWS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,8 @@ class Turn:
     """
     How a scope's schedule stands.
 
-    `next_due_at` and the plan are None if it is not scheduled; instants are ours. `clock_ahead` is
-    how many seconds the vendor's clock was last seen ahead of ours. Everything was first loaded at
+    `next_due_at` and the plan are None if it is not scheduled; instants are ours. `vendor_clock` is as
+    it was noted for the partner; None: never. Everything was first loaded at
     `loaded_at`, listed again at `reconciled_at`; counts were compared at `counted_at`.
     """
 
@@ -76,7 +79,7 @@ class Turn:
     changes_per_minute: float
     rate_at: datetime | None
     failures: int
-    clock_ahead: float
+    vendor_clock: VendorClock | None
     loaded_at: datetime | None
     reconciled_at: datetime | None
     counted_at: datetime | None
@@ -244,6 +247,17 @@ async def record_failure(
     )
 
 
+async def failing_hot(db: Database, partner_id: int) -> int:
+    """Return how many hot scopes of a partner fail."""
+    [[number]] = await db.fetch(_named("failing_hot"), partner_id=partner_id)
+    return int(number)
+
+
+async def try_hot_again(db: Database, *, now: datetime) -> None:
+    """Poll the hot scopes that failed, of all partners, at once."""
+    await db.fetch(_named("try_hot_again"), now=now)
+
+
 async def close(
     db: Database, partner_id: int, race_id: int, *, now: datetime, discover_by: datetime | None = None
 ) -> None:
@@ -388,17 +402,14 @@ async def count_lag(db: Database) -> None:
             await _run(connection, "counted_lag", **key)
 
 
-async def note_clock(db: Database, partner_id: int, *, ahead_seconds: float, known: float) -> None:
-    """Note how much the vendor's clock is ahead of ours. `known`: what is noted already."""
-    if abs(ahead_seconds - known) <= CLOCK_NEWS_SECONDS:
-        return
-    await db.fetch(_named("note_clock"), partner_id=partner_id, seconds=ahead_seconds)
-
-
 def _turn_of(rows: Sequence[tuple[Any, ...]]) -> Turn | None:
     if not rows:
         return None
     next_due_at, tier, *rest = rows[0]
+    *before, clock, loaded_at, reconciled_at, counted_at = rest
+    ahead, date_ahead, data_ahead = clock or (0.0, None, None)
+    seen = None if date_ahead is None else VendorClock(ahead, date_ahead, data_ahead)
+    rest = [*before, seen, loaded_at, reconciled_at, counted_at]
     return Turn(next_due_at, None if tier is None else Tier(tier), *rest)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from bibwire.domain.errors import BibwireError
 from bibwire.domain.sweeps import Listing, Stream, StreamState, Sweep, SweepKind
 from bibwire.store.database import Connection, Database, statements
 
@@ -52,9 +53,16 @@ async def scope(db: Database, partner_id: int, race_id: int) -> ScopeState:
 
 
 async def load(db: Database, partner_id: int, race_id: int, stream: Stream) -> StreamState:
-    """Return where a stream of an opened scope stands."""
-    [row] = await run(db, "stream", partner_id, race_id, stream=stream.value)
-    (cursor_at, event_ids, long_at, ended_at, listing_high, counts, *position) = row
+    """
+    Return where a stream of an opened scope stands.
+
+    Raises:
+        BibwireError: The partner was removed meanwhile.
+    """
+    rows = await run(db, "stream", partner_id, race_id, stream=stream.value)
+    if not rows:
+        raise BibwireError("The partner was removed meanwhile.")
+    (cursor_at, event_ids, long_at, ended_at, listing_high, counts, *position) = rows[0]
     (kind, since, long, high, groups, group, after, listed, started_at) = position
     sweep = listing = None
     if kind is not None:

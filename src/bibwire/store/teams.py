@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from bibwire.clock import Breath
 from bibwire.domain.records import TeamPage
 from bibwire.domain.teams import TeamCounts, TeamPosition, TeamsKnown
 from bibwire.store import quarantine
@@ -38,14 +39,16 @@ async def merge_page(
         asked: The events it was asked for.
     """
     named, asked_ids = statements("teams"), sorted(asked)
-    bad = [quarantine.Entry(row.reason, row.raw, None) for row in page.unreadable]
+    bad = [quarantine.Entry(row.reason, row.raw, None) for row in (*page.unreadable, *page.faults)]
     await quarantine.keep(connection, partner_id, race_id, "teams", bad, now=now)
-    done = TeamCounts(listed=len(page.teams) + len(bad), quarantined=len(bad))
+    done = TeamCounts(listed=len(page.teams) + len(page.unreadable), quarantined=len(bad))
     if not page.teams:
         return done
+    breath = Breath()
     await connection.execute(named["make_stage"])
     async with connection.cursor().copy(named["copy_stage"]) as copy:
         for team in page.teams:
+            await breath.take()
             await copy.write_row(
                 (
                     partner_id,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import hmac
 import os
@@ -25,7 +26,8 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from bibwire.domain.errors import InvariantBroken, SettingsError
+from bibwire.domain.errors import CredentialSealed, InvariantBroken, SettingsError
+from bibwire.domain.pasted import clean
 from bibwire.domain.secrets import Secret
 
 VERSION = 1
@@ -33,6 +35,8 @@ KEY_BYTES = 32
 KEY_ID_BYTES = 4
 NONCE_BYTES = 12
 KEY_FILE_NAME = "secret.key"
+# Bytes. A key takes 64 signs at most, and somebody may have wrapped them.
+LONGEST_KEY_FILE = 4096
 _HEADER_BYTES = 1 + KEY_ID_BYTES + NONCE_BYTES
 _TAG_BYTES = 16
 
@@ -63,7 +67,7 @@ class Vault:
         Decrypt what `seal` made for the same place.
 
         Raises:
-            SettingsError: The value was sealed with another key.
+            CredentialSealed: The value was sealed with another key.
             InvariantBroken: It was altered, or belongs to another row or column.
         """
         where = f"{table}.{column} of partner {partner_id}"
@@ -74,10 +78,10 @@ class Vault:
             )
         header, nonce = sealed[: 1 + KEY_ID_BYTES], sealed[1 + KEY_ID_BYTES : _HEADER_BYTES]
         if not hmac.compare_digest(header[1:], self._key_id):
-            raise SettingsError(
-                "The key in use does not fit the stored credentials: they were encrypted with "
-                "another one. Set BIBWIRE_SECRET_KEY or BIBWIRE_SECRET_KEY_FILE to that key, or "
-                "store the credentials again with bibwire partner rotate."
+            raise CredentialSealed(
+                f"{where} was encrypted with another key than the one in use: set BIBWIRE_SECRET_KEY or "
+                "BIBWIRE_SECRET_KEY_FILE to that key, or store the credential again with bibwire partner "
+                "rotate."
             )
         try:
             text = self._cipher.decrypt(
@@ -89,6 +93,26 @@ class Vault:
                 "credential again with bibwire partner rotate."
             ) from None
         return Secret(text.decode())
+
+
+class MissingKey(Vault):
+    """In place of a vault where there is no key: what needs one says why there is none."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(bytes(KEY_BYTES))
+        self._why = why
+
+    def digest(self, text: Secret) -> bytes:
+        """Refuse."""
+        raise SettingsError(self._why)
+
+    def seal(self, text: Secret, *, table: str, partner_id: int, column: str) -> bytes:
+        """Refuse."""
+        raise SettingsError(self._why)
+
+    def open(self, sealed: bytes, *, table: str, partner_id: int, column: str) -> Secret:
+        """Refuse."""
+        raise SettingsError(self._why)
 
 
 def _place(header: bytes, table: str, partner_id: int, column: str) -> bytes:
@@ -114,9 +138,31 @@ def load_key(*, key: Secret | None, key_file: Path | None, home: Path) -> bytes:
     return read_key_file(path)
 
 
+def is_key_missing(*, key: Secret | None, key_file: Path | None, home: Path) -> bool:
+    """Say whether `load_key` would make a key file."""
+    return key is None and key_file is None and not (home / KEY_FILE_NAME).exists()
+
+
+def why_no_key_is_made(home: Path, partners: int) -> str:
+    """
+    Return the sentence for a database whose credentials nobody can open.
+
+    Args:
+        partners: Whose credentials are stored; at least one.
+    """
+    path = home / KEY_FILE_NAME
+    whose = "1 partner is" if partners == 1 else f"{partners:,} partners are"
+    return (
+        f"There is no key at {path}, and the credentials of {whose} stored encrypted with one, so none is "
+        "made: put that key back there, or name it in BIBWIRE_SECRET_KEY or BIBWIRE_SECRET_KEY_FILE. Is "
+        f"BIBWIRE_HOME the right folder? If the key is lost: (umask 077; openssl rand -base64 32 > {path}), "
+        "then bibwire partner rotate for each partner"
+    )
+
+
 def parse_key(text: str, *, source: str) -> bytes:
     """Read 32 bytes written as 64 hexadecimal digits or as base64, plain or URL-safe."""
-    text = "".join(text.split())
+    text = "".join(clean(text).text.split())
     # 64 hexadecimal digits are valid base64 too (of 48 bytes), so hexadecimal goes first.
     try:
         key = bytes.fromhex(text)
@@ -137,14 +183,11 @@ def parse_key(text: str, *, source: str) -> bytes:
 def read_key_file(path: Path) -> bytes:
     """Return the key in `path`, which nobody but its owner may read."""
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        text = path.read_text("ascii")
+        mode, text = _read_small(path)
     except FileNotFoundError:
         raise SettingsError(
             f"The key file {path} does not exist. Name the right one in BIBWIRE_SECRET_KEY_FILE."
         ) from None
-    except UnicodeDecodeError:
-        text = ""
     except OSError as error:
         raise SettingsError(
             f"The key file {path} cannot be read ({error.strerror}). "
@@ -155,6 +198,30 @@ def read_key_file(path: Path) -> bytes:
             f"The key file {path} can be read by others (mode {mode:04o}). Run: chmod 600 {path}"
         )
     return parse_key(text, source=f"The key file {path}")
+
+
+def _read_small(path: Path) -> tuple[int, str]:
+    """
+    Return the mode and the text of a small plain file; "" if it holds none.
+
+    Anything else is refused before it is read: a pipe or a device may never answer, or never end.
+    """
+    # Not to wait for whoever would write into a pipe; Windows has no such flag, nor such pipes.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise SettingsError(
+                f"The key file {path} is no plain file: name a file with the key in BIBWIRE_SECRET_KEY_FILE, "
+                "or set BIBWIRE_SECRET_KEY."
+            )
+        content = file.read(LONGEST_KEY_FILE + 1)
+    try:
+        return stat.S_IMODE(found.st_mode), "" if len(content) > LONGEST_KEY_FILE else content.decode(
+            "utf-8-sig"
+        )
+    except UnicodeDecodeError:
+        return stat.S_IMODE(found.st_mode), ""
 
 
 def _make_key_file(path: Path) -> None:
@@ -177,6 +244,11 @@ def _make_key_file(path: Path) -> None:
         finally:
             draft.unlink()
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SettingsError(
+                f"The disk of {path.parent} is full, so no key file can be made there: make room, then try "
+                "again."
+            ) from None
         raise SettingsError(
             f"No key file can be made at {path} ({error.strerror}). Make {path.parent} writable, "
             "or set BIBWIRE_SECRET_KEY."
@@ -186,7 +258,10 @@ def _make_key_file(path: Path) -> None:
 def _make_home(home: Path) -> None:
     if home.exists():
         return
+    missing = [folder for folder in (home, *home.parents) if not folder.exists()]
     home.mkdir(parents=True, exist_ok=True)
+    for folder in missing:  # whatever the umask, nobody else may swap what is in them
+        folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~0o022)
     # As root the embedded server, which runs as a user of its own, has to pass; nobody else may look.
     as_root = os.name == "posix" and os.geteuid() == 0
     home.chmod(0o711 if as_root else 0o700)

@@ -15,7 +15,11 @@ SELECT
     x.partner_id,
     x.race_id,
     c.as_of,
-    extract(epoch FROM now() - c.as_of)::double precision AS age_seconds,
+    -- Mirrors are dated by the vendor's clock: so is their age.
+    CASE
+        WHEN c.as_of IS NOT NULL
+            THEN greatest(0, extract(epoch FROM now() - c.as_of) + coalesce(p.clock_ahead_seconds, 0))::double precision
+    END AS age_seconds,
     e.target_seconds,
     s.failing_since,
     s.last_error,
@@ -32,6 +36,7 @@ FROM (
       AND (l.lasts_until + interval '168 hours' > now() OR l.lasts_until IS NULL)
 ) AS x
 LEFT JOIN bibwire.scopes AS s ON s.partner_id = x.partner_id AND s.race_id = x.race_id
+LEFT JOIN bibwire.plans AS p ON p.partner_id = x.partner_id
 CROSS JOIN LATERAL (
     SELECT
         CASE WHEN count(*) = 2 AND bool_and(t.cursor_at IS NOT NULL) THEN min(t.cursor_at) END AS as_of,

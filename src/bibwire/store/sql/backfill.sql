@@ -46,8 +46,8 @@ WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
 
 -- name: finish_events
 -- Some events are loaded, people and removed people.
-UPDATE bibwire.backfills
-SET event_ids = ARRAY(SELECT DISTINCT unnest(event_ids || %(event_ids)s::bigint[]) ORDER BY 1),
+UPDATE bibwire.backfills AS b
+SET event_ids = ARRAY(SELECT DISTINCT unnest(b.event_ids || %(event_ids)s::bigint[]) ORDER BY 1),
     position = NULL,
     failing_since = NULL,
     last_error = NULL,
@@ -56,8 +56,8 @@ WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
 
 -- name: list_teams_again
 -- What was listed of these events' teams was so while they were live.
-UPDATE bibwire.team_listings
-SET event_ids = ARRAY(SELECT unnest(event_ids) EXCEPT SELECT unnest(%(event_ids)s::bigint[]) ORDER BY 1),
+UPDATE bibwire.team_listings AS t
+SET event_ids = ARRAY(SELECT unnest(t.event_ids) EXCEPT SELECT unnest(%(event_ids)s::bigint[]) ORDER BY 1),
     position = NULL
 WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
 

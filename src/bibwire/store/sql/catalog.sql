@@ -196,8 +196,7 @@ opened AS (
 
 INSERT INTO bibwire.streams (partner_id, race_id, stream)
 SELECT l.partner_id, l.race_id, b.stream
-FROM live AS l
-CROSS JOIN (VALUES ('participants'), ('removed')) AS b (stream)
+FROM live AS l, unnest(ARRAY['participants', 'removed']) AS b (stream)
 ON CONFLICT DO NOTHING;
 
 -- name: reread_unlisted
@@ -240,8 +239,24 @@ WHERE e.partner_id = %(partner_id)s
   AND (e.lasts_until >= %(over_after)s OR e.lasts_until IS NULL)
 ORDER BY e.race_id, e.event_id;
 
+-- name: changed_since
+-- How many races and events that were known before were stored otherwise since an instant.
+SELECT
+    (
+        SELECT count(*)
+        FROM bibwire.races AS r
+        WHERE r.partner_id = %(partner_id)s AND r.changed_at >= %(since)s AND r.first_seen_at < %(since)s
+    ),
+    (
+        SELECT count(*)
+        FROM bibwire.events AS e
+        WHERE e.partner_id = %(partner_id)s AND e.changed_at >= %(since)s AND e.first_seen_at < %(since)s
+    );
+
 -- name: race_known
-SELECT EXISTS (SELECT FROM bibwire.races WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s);
+SELECT EXISTS (
+    SELECT FROM bibwire.races AS r WHERE r.partner_id = %(partner_id)s AND r.race_id = %(race_id)s
+);
 
 -- name: relist_lost
 -- When access comes back everything is listed again; until then nothing since the last complete

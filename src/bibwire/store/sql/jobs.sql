@@ -66,20 +66,22 @@ FROM mine;
 
 -- name: rescue
 -- Put the jobs of dead workers back into the queue and forget these workers. Dead is who gave no
--- sign for `stalled_after` seconds, or for `silent_after` if its connection is gone as well.
--- One row: how many jobs, and whether any of them is to be run again.
+-- sign for `stalled_after` seconds, or for `silent_after` if its connection is gone as well, or is
+-- known for it. One row: how many jobs, and whether any of them is to be run again.
 WITH dead AS MATERIALIZED (
     SELECT w.id
     FROM bibwire_jobs.procrastinate_workers AS w
     WHERE w.last_heartbeat < now() - make_interval(secs => %(stalled_after)s)
+       OR w.id = ANY (%(dead)s::bigint[])
        OR (
-           w.last_heartbeat < now() - make_interval(secs => %(silent_after)s)
+           -- One to come was given while the server's clock was ahead; who lives has given another since.
+           NOT w.last_heartbeat BETWEEN now() - make_interval(secs => %(silent_after)s) AND now() + interval '1 minute'
            AND NOT EXISTS (
                SELECT
                FROM pg_locks AS l
                WHERE l.locktype = 'advisory'
                  AND l.granted
-                 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                 AND l.database = (SELECT b.oid FROM pg_database AS b WHERE b.datname = current_database())
                  AND l.classid = %(lock_class)s::oid
                  AND l.objid = (w.id & 2147483647)::oid
                  AND l.objsubid = 2
@@ -91,14 +93,15 @@ stalled AS MATERIALIZED (
     SELECT j.id, j.queueing_lock
     FROM bibwire_jobs.procrastinate_jobs AS j
     WHERE j.status = 'doing'
-      AND (j.worker_id IS NULL OR j.worker_id IN (SELECT id FROM dead))
+      AND (j.worker_id IS NULL OR j.worker_id IN (SELECT dead.id FROM dead))
     FOR UPDATE OF j SKIP LOCKED
 ),
 wanted AS MATERIALIZED (
     SELECT s.id
     FROM (
-        SELECT id, queueing_lock, row_number() OVER (PARTITION BY queueing_lock ORDER BY id) AS place
-        FROM stalled
+        SELECT
+            t.id, t.queueing_lock, row_number() OVER (PARTITION BY t.queueing_lock ORDER BY t.id) AS place
+        FROM stalled AS t
     ) AS s
     WHERE s.queueing_lock IS NULL
        OR (
@@ -193,9 +196,9 @@ SELECT
 -- Wake the workers: the engine tells them of new jobs, not of those that are queued again.
 SELECT pg_notify('procrastinate_queue_v1#' || q.queue_name, '{"type": "job_inserted", "job_id": 0}')
 FROM (
-    SELECT DISTINCT queue_name
-    FROM bibwire_jobs.procrastinate_jobs
-    WHERE status = 'todo'
+    SELECT DISTINCT j.queue_name
+    FROM bibwire_jobs.procrastinate_jobs AS j
+    WHERE j.status = 'todo'
 ) AS q;
 
 -- name: cancel
@@ -211,8 +214,8 @@ RETURNING id;
 -- Whether any worker gives signs.
 SELECT EXISTS (
     SELECT
-    FROM bibwire_jobs.procrastinate_workers
-    WHERE last_heartbeat > now() - make_interval(secs => %(stalled_after)s)
+    FROM bibwire_jobs.procrastinate_workers AS w
+    WHERE w.last_heartbeat > now() - make_interval(secs => %(stalled_after)s)
 );
 
 -- name: note_chore

@@ -15,7 +15,7 @@ WHERE s.partner_id = %(partner_id)s
           FROM pg_locks AS l
           WHERE l.locktype = 'advisory'
             AND l.granted
-            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND l.database = (SELECT b.oid FROM pg_database AS b WHERE b.datname = current_database())
             AND l.classid = %(lock_class)s::oid
             AND l.objid = s.lease_instance::oid
             AND l.objsubid = 2

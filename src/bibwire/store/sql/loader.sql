@@ -11,39 +11,92 @@ WHERE partner_id = %(partner_id)s
   AND registration_id <= coalesce(%(through)s::bigint, 9223372036854775807);
 
 -- name: stored_ids
--- The same of the ids a page of a delta lists.
-SELECT registration_id, raw_hash, removed_at IS NULL
-FROM bibwire.participants
-WHERE partner_id = %(partner_id)s
-  AND registration_id = ANY (%(registration_ids)s);
+-- The same of the ids a page of a delta lists, with what a bib that moved alone is compared with.
+-- LATERAL and LIMIT 1: row by row by the key, whatever the planner knows of the table.
+SELECT
+    p.registration_id, p.raw_hash, p.removed_at IS NULL,
+    p.ctid::text, p.race_id, p.event_id, p.bib_num, p.last_modified_at
+FROM unnest(%(registration_ids)s::bigint[]) AS s (registration_id)
+CROSS JOIN LATERAL (
+    SELECT
+        k.ctid, k.registration_id, k.raw_hash, k.removed_at, k.race_id, k.event_id, k.bib_num,
+        k.last_modified_at
+    FROM bibwire.participants AS k
+    WHERE k.partner_id = %(partner_id)s
+      AND k.registration_id = s.registration_id
+    LIMIT 1
+) AS p;
+
+-- name: plan_for_many
+-- For the rest of the transaction: rows are found one by one, at their places, and not by reading the
+-- table, whatever the planner takes it for.
+SELECT
+    set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true),
+    set_config('enable_seqscan', 'off', true);
+
+-- name: move_bibs
+-- Rows of which the bib and the time of the last change alone moved, all of a page. One that is not
+-- as it was when it was compared is left alone: who counts the rows sees it.
+UPDATE bibwire.participants AS p
+SET bib_num = s.bib_to,
+    last_modified_at = to_timestamp(s.modified_to),
+    raw_hash = s.digests,
+    changed_at = %(now)s,
+    as_of = greatest(p.as_of, %(as_of)s)
+FROM unnest(
+    %(places)s::tid[], %(registration_ids)s::bigint[], %(bibs_from)s::integer[], %(bibs_to)s::integer[],
+    %(modified_to)s::bigint[], %(digests)s::bytea[]
+) AS s (place, registration_id, bib_from, bib_to, modified_to, digests)
+WHERE p.ctid = s.place
+  -- Compared so that no index can be used: the place alone is how a row is found.
+  AND p.partner_id IS NOT DISTINCT FROM %(partner_id)s
+  AND p.registration_id IS NOT DISTINCT FROM s.registration_id
+  AND p.race_id IS NOT DISTINCT FROM %(race_id)s
+  AND p.bib_num IS NOT DISTINCT FROM s.bib_from
+  AND p.removed_at IS NULL;
 
 -- name: standings
--- How the registrations of a removed page stand.
-SELECT registration_id, event_id, removed_at, removed_reason, new_registration_id
-FROM bibwire.participants
-WHERE partner_id = %(partner_id)s
-  AND registration_id = ANY (%(registration_ids)s);
+-- How the registrations of a removed page stand; found row by row, as in stored_ids.
+SELECT p.registration_id, p.event_id, p.removed_at, p.removed_reason, p.new_registration_id
+FROM unnest(%(registration_ids)s::bigint[]) AS s (registration_id)
+CROSS JOIN LATERAL (
+    SELECT k.registration_id, k.event_id, k.removed_at, k.removed_reason, k.new_registration_id
+    FROM bibwire.participants AS k
+    WHERE k.partner_id = %(partner_id)s
+      AND k.registration_id = s.registration_id
+    LIMIT 1
+) AS p;
 
 -- name: active_of
 -- Those of a removed page that are stored as active.
-SELECT registration_id, event_id, last_modified_at
-FROM bibwire.participants
-WHERE partner_id = %(partner_id)s
-  AND registration_id = ANY (%(registration_ids)s)
-  AND removed_at IS NULL;
+SELECT p.registration_id, p.event_id, p.last_modified_at
+FROM unnest(%(registration_ids)s::bigint[]) AS s (registration_id)
+CROSS JOIN LATERAL (
+    SELECT k.registration_id, k.event_id, k.last_modified_at, k.removed_at
+    FROM bibwire.participants AS k
+    WHERE k.partner_id = %(partner_id)s
+      AND k.registration_id = s.registration_id
+    LIMIT 1
+) AS p
+WHERE p.removed_at IS NULL;
 
 -- name: rows_before
--- The rows that may change, locked until the commit.
+-- The rows that may change, locked until the commit; found row by row, as in stored_ids.
 SELECT
-    registration_id, event_id, user_id, first_name, middle_name, last_name, email, phone, dob, gender, age,
-    address, city, state, country_code, bib_num, chip_num, registered_at, last_modified_at, team_info,
-    payment_info, additional_data,
-    race_id, as_of, removed_at, removed_reason, new_registration_id
-FROM bibwire.participants
-WHERE partner_id = %(partner_id)s
-  AND registration_id = ANY (%(registration_ids)s)
-ORDER BY registration_id
-FOR UPDATE;
+    p.registration_id, p.event_id, p.user_id, p.first_name, p.middle_name, p.last_name, p.email, p.phone,
+    p.dob, p.gender, p.age, p.address, p.city, p.state, p.country_code, p.bib_num, p.chip_num,
+    p.registered_at, p.last_modified_at, p.team_info, p.payment_info, p.additional_data,
+    p.race_id, p.as_of, p.removed_at, p.removed_reason, p.new_registration_id
+FROM unnest(%(registration_ids)s::bigint[]) AS s (registration_id)
+CROSS JOIN LATERAL (
+    SELECT k.*
+    FROM bibwire.participants AS k
+    WHERE k.partner_id = %(partner_id)s
+      AND k.registration_id = s.registration_id
+    LIMIT 1
+    FOR UPDATE
+) AS p;
 
 -- name: copy_participants
 -- A first load goes straight into the table. The lines are JSON to whom writes them: copy_text.py.

@@ -28,9 +28,9 @@ LEFT JOIN bibwire.plans AS l USING (partner_id)
 LEFT JOIN bibwire.drift_totals AS t USING (partner_id)
 CROSS JOIN LATERAL (
     SELECT
-        count(*) FILTER (WHERE f ->> 'verdict' = 'fail') AS failed,
-        count(*) FILTER (WHERE f ->> 'verdict' = 'error') AS unfinished
-    FROM jsonb_array_elements(l.verify_failures) AS f
+        count(*) FILTER (WHERE f.failure ->> 'verdict' = 'fail') AS failed,
+        count(*) FILTER (WHERE f.failure ->> 'verdict' = 'error') AS unfinished
+    FROM jsonb_array_elements(l.verify_failures) AS f (failure)
 ) AS v
 ORDER BY p.name;
 
@@ -41,7 +41,12 @@ ORDER BY p.name;
 SELECT
     p.name,
     f.race_id,
-    CASE WHEN f.as_of IS NOT NULL THEN extract(epoch FROM now() - f.participants_as_of)::double precision END,
+    -- Dated by the vendor's clock: so is the age.
+    CASE
+        WHEN f.as_of IS NOT NULL THEN greatest(
+            0, extract(epoch FROM now() - f.participants_as_of) + coalesce(w.clock_ahead_seconds, 0)
+        )::double precision
+    END,
     f.target_seconds,
     f.failing_since IS NOT NULL,
     extract(epoch FROM now() - greatest(s.loaded_at, s.reconciled_at))::double precision,
@@ -52,6 +57,7 @@ FROM bibwire.freshness AS f
 LEFT JOIN bibwire.scopes AS s USING (partner_id, race_id)
 JOIN bibwire.races AS r USING (partner_id, race_id)
 JOIN bibwire.partners AS p USING (partner_id)
+LEFT JOIN bibwire.plans AS w USING (partner_id)
 LEFT JOIN LATERAL (
     SELECT d.p50_seconds, d.p95_seconds, d.worst_seconds
     FROM bibwire.detection_lag AS d
@@ -84,4 +90,5 @@ ORDER BY p.name, x.endpoint;
 -- How many callers there are whose every credential must wait.
 SELECT count(*)
 FROM bibwire.callers
-WHERE blocked_until > now();
+WHERE blocked_until > now()
+  AND coalesce(throttled_at <= now() + interval '10 seconds', true);

@@ -52,6 +52,9 @@ SELECT kind, key_encrypted, secret_encrypted
 FROM bibwire.credentials
 WHERE partner_id = %(partner_id)s;
 
+-- name: number_of_credentials
+SELECT count(*) FROM bibwire.credentials;
+
 -- name: rotate_credential
 -- Replace the credential in its row, so that the calls counted against it still count. How the vendor
 -- answers lists of events is learnt anew for another kind of key only: one of the same kind asks the
@@ -110,6 +113,22 @@ SET calls = greatest(r.calls, excluded.calls),
     race_day = greatest(r.race_day, excluded.race_day),
     reconcile = greatest(r.reconcile, excluded.reconcile),
     backfill = greatest(r.backfill, excluded.backfill);
+
+-- name: calls_of_key
+SELECT coalesce(sum(r.calls), 0)::bigint
+FROM bibwire.retired_calls AS r
+WHERE r.key_digest = %(key_digest)s
+  AND r.minute > date_trunc('minute', clock_timestamp()) - interval '61 minutes';
+
+-- name: keep_calls
+-- Count calls made under a key that is not stored; a person waited for them.
+INSERT INTO bibwire.retired_calls AS r (key_digest, minute, calls, live, race_day, reconcile, backfill)
+VALUES (
+    %(key_digest)s, date_trunc('minute', clock_timestamp()), %(calls)s::integer, %(calls)s::integer, 0, 0, 0
+)
+ON CONFLICT (key_digest, minute) DO UPDATE
+SET calls = r.calls + excluded.calls,
+    live = r.live + excluded.live;
 
 -- name: restore_calls
 -- Count the calls made under a key before it came to this partner. Those that the partner's row
@@ -203,6 +222,11 @@ WITH refused AS (
     WHERE partner_id = %(partner_id)s
       AND rotated_at IS NOT DISTINCT FROM %(rotated_at)s
     RETURNING partner_id
+), kept AS (
+    UPDATE bibwire.plans AS p
+    SET put_off_until = coalesce(%(until)s::timestamptz, p.put_off_until)
+    FROM refused
+    WHERE p.partner_id = refused.partner_id
 ), put_off AS (
     UPDATE bibwire.scopes AS s
     SET next_due_at = greatest(s.next_due_at, %(until)s)
@@ -296,13 +320,13 @@ DELETE FROM bibwire.quarantine WHERE partner_id = %(partner_id)s;
 -- name: remove_call_minutes
 DELETE FROM bibwire.call_minutes
 WHERE credential_id IN (
-    SELECT credential_id FROM bibwire.credentials WHERE partner_id = %(partner_id)s
+    SELECT c.credential_id FROM bibwire.credentials AS c WHERE c.partner_id = %(partner_id)s
 );
 
 -- name: remove_call_stats
 DELETE FROM bibwire.call_stats
 WHERE credential_id IN (
-    SELECT credential_id FROM bibwire.credentials WHERE partner_id = %(partner_id)s
+    SELECT c.credential_id FROM bibwire.credentials AS c WHERE c.partner_id = %(partner_id)s
 );
 
 -- name: remove_credentials

@@ -8,6 +8,9 @@ SELECT
     limit_lowered_at,
     throttled_at,
     blocked_until,
+    asked_until,
+    blocks_confirmed,
+    careful_until,
     blocked_reason,
     coalesce(%(now)s::timestamptz, clock_timestamp())
 FROM bibwire.credentials
@@ -39,7 +42,7 @@ WITH present AS MATERIALIZED (
             END AS own
         FROM bibwire.call_minutes AS m
         WHERE m.credential_id = %(credential_id)s
-          AND m.minute > date_trunc('minute', (SELECT at FROM present)) - interval '61 minutes'
+          AND m.minute > date_trunc('minute', (SELECT present.at FROM present)) - interval '61 minutes'
     ) AS each
 )
 INSERT INTO bibwire.call_minutes AS m (credential_id, minute, calls, live, race_day, reconcile, backfill)
@@ -60,7 +63,9 @@ WHERE spent.total < %(most)s::bigint
   AND NOT EXISTS (
       SELECT
       FROM bibwire.callers AS c
-      WHERE c.caller_digest = %(caller_digest)s AND c.blocked_until > present.at
+      WHERE c.caller_digest = %(caller_digest)s
+        AND c.blocked_until > present.at
+        AND c.throttled_at <= present.at + interval '10 seconds'
   )
 ON CONFLICT (credential_id, minute) DO UPDATE
 SET calls = m.calls + excluded.calls,
@@ -70,12 +75,48 @@ SET calls = m.calls + excluded.calls,
     backfill = m.backfill + excluded.backfill
 RETURNING calls;
 
+-- name: give_back
+-- A call that `spend` counted at that moment was never sent.
+UPDATE bibwire.call_minutes AS m
+SET calls = m.calls - 1,
+    live = m.live - (%(urgency)s::text = 'live')::integer,
+    race_day = m.race_day - (%(urgency)s::text = 'race_day')::integer,
+    reconcile = m.reconcile - (%(urgency)s::text = 'reconcile')::integer,
+    backfill = m.backfill - (%(urgency)s::text = 'backfill')::integer
+WHERE m.credential_id = %(credential_id)s
+  AND m.minute = date_trunc('minute', %(at)s::timestamptz)
+  AND m.calls > 0;
+
 -- name: caller_blocked
--- Until when a caller is blocked, and why. No row back: it is not.
+-- Until when a caller is blocked, and why. No row back: it is not. What was told after the present
+-- was stored while the clock was ahead.
 SELECT blocked_until, blocked_reason
 FROM bibwire.callers
 WHERE caller_digest = %(caller_digest)s
-  AND blocked_until > coalesce(%(now)s::timestamptz, clock_timestamp());
+  AND blocked_until > coalesce(%(now)s::timestamptz, clock_timestamp())
+  AND throttled_at <= coalesce(%(now)s::timestamptz, clock_timestamp()) + interval '10 seconds';
+
+-- name: bring_minutes_back
+-- Count calls of minutes to come, which began while the clock was ahead, in the present one: so they
+-- count for an hour and not until those minutes are over.
+WITH ahead AS (
+    DELETE FROM bibwire.call_minutes
+    WHERE credential_id = %(credential_id)s
+      AND minute > date_trunc('minute', %(at)s::timestamptz) + interval '1 minute'
+    RETURNING calls, live, race_day, reconcile, backfill
+)
+INSERT INTO bibwire.call_minutes AS m (credential_id, minute, calls, live, race_day, reconcile, backfill)
+SELECT
+    %(credential_id)s, date_trunc('minute', %(at)s::timestamptz), sum(a.calls), sum(a.live), sum(a.race_day),
+    sum(a.reconcile), sum(a.backfill)
+FROM ahead AS a
+HAVING count(*) > 0
+ON CONFLICT (credential_id, minute) DO UPDATE
+SET calls = m.calls + excluded.calls,
+    live = m.live + excluded.live,
+    race_day = m.race_day + excluded.race_day,
+    reconcile = m.reconcile + excluded.reconcile,
+    backfill = m.backfill + excluded.backfill;
 
 -- name: minutes
 -- The counters of the hour, one row a minute: calls of all classes, and of this one.
@@ -100,8 +141,45 @@ SET limit_lowered_to = %(lowered_to)s,
     limit_lowered_at = %(lowered_at)s,
     throttled_at = %(throttled_at)s,
     blocked_until = %(blocked_until)s,
+    asked_until = %(asked_until)s,
+    blocks_confirmed = %(confirmed)s,
+    careful_until = NULL,
     blocked_reason = %(reason)s
 WHERE credential_id = %(credential_id)s;
+
+-- name: be_careful
+-- A careful call is being made. Under lock_budget's lock.
+UPDATE bibwire.credentials
+SET careful_until = %(careful_until)s
+WHERE credential_id = %(credential_id)s;
+
+-- name: careful_call_failed
+-- The careful call was not refused and not answered either: another one may be made.
+UPDATE bibwire.credentials
+SET careful_until = NULL
+WHERE credential_id = %(credential_id)s
+  AND careful_until IS NOT NULL;
+
+-- name: unblock
+-- Let calls be made again; back: if none could be, or one at a time.
+UPDATE bibwire.credentials
+SET blocked_until = NULL,
+    blocked_reason = NULL,
+    asked_until = NULL,
+    blocks_confirmed = 0,
+    careful_until = NULL
+WHERE credential_id = %(credential_id)s
+  AND greatest(blocked_until, asked_until) > coalesce(%(now)s::timestamptz, clock_timestamp())
+RETURNING credential_id;
+
+-- name: unblock_caller
+-- The same for all of a caller's credentials.
+UPDATE bibwire.callers
+SET blocked_until = NULL,
+    blocked_reason = NULL
+WHERE caller_digest = %(caller_digest)s
+  AND blocked_until > coalesce(%(now)s::timestamptz, clock_timestamp())
+RETURNING caller_digest;
 
 -- name: add_caller
 -- Make sure that the caller has a row, which the next statement locks.
@@ -141,12 +219,14 @@ SELECT
     c.blocked_reason,
     k.blocked_until,
     k.blocked_reason,
+    c.asked_until,
     present.at,
     spent.by_class,
     spent.lately_by_class
 FROM present
 CROSS JOIN bibwire.credentials AS c
-LEFT JOIN bibwire.callers AS k ON k.caller_digest = %(caller_digest)s
+LEFT JOIN bibwire.callers AS k
+    ON k.caller_digest = %(caller_digest)s AND k.throttled_at <= present.at + interval '10 seconds'
 CROSS JOIN LATERAL (
     SELECT
         ARRAY[
@@ -176,4 +256,5 @@ WHERE c.credential_id = ANY (%(credential_ids)s::bigint[])
 SELECT blocked_until, blocked_reason
 FROM bibwire.callers
 WHERE blocked_until > coalesce(%(now)s::timestamptz, clock_timestamp())
+  AND throttled_at <= coalesce(%(now)s::timestamptz, clock_timestamp()) + interval '10 seconds'
 ORDER BY blocked_until DESC;

@@ -3,11 +3,13 @@
 -- feed ended then, and the vendor instant to which the deltas had come.
 UPDATE bibwire.scopes AS s
 SET drift_after_seq = CASE
-        WHEN s.full_since >= %(resume_after)s AND s.drift_after_seq IS NOT NULL THEN s.drift_after_seq
+        WHEN s.full_since BETWEEN %(resume_after)s AND %(now)s::timestamptz + interval '10 seconds'
+            AND s.drift_after_seq IS NOT NULL THEN s.drift_after_seq
         ELSE coalesce((SELECT h.last_seq FROM bibwire.feed_heads AS h WHERE h.partner_id = s.partner_id), 0)
     END,
     drift_before = CASE
-        WHEN s.full_since >= %(resume_after)s AND s.drift_after_seq IS NOT NULL THEN s.drift_before
+        WHEN s.full_since BETWEEN %(resume_after)s AND %(now)s::timestamptz + interval '10 seconds'
+            AND s.drift_after_seq IS NOT NULL THEN s.drift_before
         ELSE (
             SELECT min(t.cursor_at)
             FROM bibwire.streams AS t
@@ -20,13 +22,13 @@ RETURNING drift_after_seq, drift_before;
 
 -- name: lines
 -- What the feed tells of a race after a line.
-SELECT event_id, registration_id, kind, ARRAY(SELECT jsonb_object_keys(fields)), modified_at
-FROM bibwire.changes
-WHERE partner_id = %(partner_id)s
-  AND race_id = %(race_id)s
-  AND seq > %(after_seq)s
-  AND registration_id IS NOT NULL
-ORDER BY seq;
+SELECT c.event_id, c.registration_id, c.kind, ARRAY(SELECT jsonb_object_keys(c.fields)), c.modified_at
+FROM bibwire.changes AS c
+WHERE c.partner_id = %(partner_id)s
+  AND c.race_id = %(race_id)s
+  AND c.seq > %(after_seq)s
+  AND c.registration_id IS NOT NULL
+ORDER BY c.seq;
 
 -- name: write
 INSERT INTO bibwire.reconciliations (

@@ -13,7 +13,7 @@ FOR UPDATE SKIP LOCKED;
 SELECT
     e.race_id, r.name, e.starts_at, e.ends_at, e.hot_from, e.hot_until, e.hot_because,
     -- Whether it waits for its own first load.
-    s.loaded_at IS NOT NULL AND e.not_found_at IS NULL AND coalesce(e.event_id <> ALL (t.event_ids), true),
+    s.loaded_at IS NOT NULL AND e.not_found_at IS NULL AND coalesce(e.event_id <> ALL (t.event_ids), false),
     coalesce(s.changes_per_minute, 0), s.rate_at, coalesce(s.failures, 0), s.loaded_at IS NOT NULL,
     CASE WHEN s.one_event_since IS NULL THEN c.trusted_list_length ELSE 1 END
 FROM bibwire.events AS e
@@ -55,9 +55,8 @@ opened AS (
 )
 
 INSERT INTO bibwire.streams (partner_id, race_id, stream)
-SELECT %(partner_id)s, race_id, stream
-FROM wanted
-CROSS JOIN (VALUES ('participants'), ('removed')) AS both_streams (stream)
+SELECT %(partner_id)s, w.race_id, b.stream
+FROM wanted AS w, unnest(ARRAY['participants', 'removed']) AS b (stream)
 ON CONFLICT DO NOTHING;
 
 -- name: store_polls
@@ -168,7 +167,11 @@ WHERE s.partner_id = w.partner_id
 SELECT
     next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
     failures,
-    coalesce((SELECT p.clock_ahead_seconds FROM bibwire.plans AS p WHERE p.partner_id = %(partner_id)s), 0),
+    (
+        SELECT ARRAY[p.clock_ahead_seconds, p.date_ahead_seconds, p.data_ahead_seconds]
+        FROM bibwire.plans AS p
+        WHERE p.partner_id = %(partner_id)s
+    ),
     loaded_at, reconciled_at, counted_at
 FROM bibwire.scopes
 WHERE partner_id = %(partner_id)s
@@ -195,7 +198,11 @@ WHERE partner_id = %(partner_id)s
 RETURNING
     next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
     failures,
-    coalesce((SELECT p.clock_ahead_seconds FROM bibwire.plans AS p WHERE p.partner_id = %(partner_id)s), 0),
+    (
+        SELECT ARRAY[p.clock_ahead_seconds, p.date_ahead_seconds, p.data_ahead_seconds]
+        FROM bibwire.plans AS p
+        WHERE p.partner_id = %(partner_id)s
+    ),
     loaded_at, reconciled_at, counted_at;
 
 -- name: active
@@ -203,6 +210,20 @@ RETURNING
 SELECT count(*)
 FROM bibwire.participants
 WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s AND removed_at IS NULL;
+
+-- name: failing_hot
+-- How many hot scopes of a partner fail.
+SELECT count(*)
+FROM bibwire.scopes AS s
+WHERE s.partner_id = %(partner_id)s AND s.tier = 'hot' AND s.failures > 0;
+
+-- name: try_hot_again
+-- What kept polls from the vendor is over: hot scopes that failed, of all partners, are due now.
+UPDATE bibwire.scopes AS s
+SET next_due_at = %(now)s
+WHERE s.tier = 'hot'
+  AND s.failures > 0
+  AND s.next_due_at > %(now)s;
 
 -- name: record_failure
 UPDATE bibwire.scopes
@@ -227,6 +248,12 @@ WHERE partner_id = %(partner_id)s
 
 -- name: put_partner_off
 -- Nothing works under this credential: try one thing at a time, and later.
+WITH kept AS (
+    UPDATE bibwire.plans
+    SET put_off_until = %(due_at)s
+    WHERE partner_id = %(partner_id)s
+)
+
 UPDATE bibwire.scopes
 SET next_due_at = greatest(next_due_at, %(due_at)s)
 WHERE partner_id = %(partner_id)s
@@ -335,8 +362,8 @@ WHERE hour < %(lags_before)s;
 
 -- name: found_since
 SELECT
-    (SELECT count(*) FROM bibwire.races WHERE partner_id = %(partner_id)s AND first_seen_at >= %(since)s),
-    (SELECT count(*) FROM bibwire.events WHERE partner_id = %(partner_id)s AND first_seen_at >= %(since)s);
+    (SELECT count(*) FROM bibwire.races AS r WHERE r.partner_id = %(partner_id)s AND r.first_seen_at >= %(since)s),
+    (SELECT count(*) FROM bibwire.events AS e WHERE e.partner_id = %(partner_id)s AND e.first_seen_at >= %(since)s);
 
 -- name: any_hot
 SELECT EXISTS (SELECT FROM bibwire.scopes AS s WHERE s.partner_id = %(partner_id)s AND s.tier = 'hot');
@@ -386,19 +413,19 @@ CROSS JOIN LATERAL (
         min(c.seq) AS first_seq
     FROM (
         SELECT
-            seq,
+            n.seq,
             -- The vendor dates to the second: what is seen within it was seen at once.
             greatest(
-                0, extract(epoch FROM seen_at - modified_at)::double precision + %(clock_ahead)s
+                0, extract(epoch FROM n.seen_at - n.modified_at)::double precision + %(clock_ahead)s
             ) AS seconds
-        FROM bibwire.changes
-        WHERE partner_id = %(partner_id)s
-          AND race_id = h.race_id
-          AND seq >= h.first_seq
-          AND seq <= h.last_seq
-          AND seen_at >= h.hour
-          AND seen_at < h.hour + interval '1 hour'
-          AND modified_at > h.loaded_at
+        FROM bibwire.changes AS n
+        WHERE n.partner_id = %(partner_id)s
+          AND n.race_id = h.race_id
+          AND n.seq >= h.first_seq
+          AND n.seq <= h.last_seq
+          AND n.seen_at >= h.hour
+          AND n.seen_at < h.hour + interval '1 hour'
+          AND n.modified_at > h.loaded_at
     ) AS c
 ) AS l
 WHERE l.changes > 0
@@ -408,11 +435,6 @@ SET changes = excluded.changes,
     p95_seconds = excluded.p95_seconds,
     worst_seconds = excluded.worst_seconds,
     first_seq = excluded.first_seq;
-
--- name: note_clock
-UPDATE bibwire.plans
-SET clock_ahead_seconds = %(seconds)s
-WHERE partner_id = %(partner_id)s;
 
 -- name: counted_lag
 UPDATE bibwire.plans

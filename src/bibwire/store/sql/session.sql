@@ -2,12 +2,60 @@
 -- Hold the advisory lock that says that this process lives. One row, true if nobody has the number.
 SELECT pg_try_advisory_lock(%(lock_class)s, %(instance)s);
 
--- name: take_slot
--- Take one of the places for calls in flight, shared by all processes; true if it was free.
-SELECT pg_try_advisory_lock(%(lock_class)s, %(slot)s);
+-- name: open_places
+-- Make sure that a caller's places have rows.
+INSERT INTO bibwire.call_places (caller_digest, place)
+SELECT %(caller_digest)s, n.place
+FROM generate_series(0, %(places)s::integer - 1) AS n (place)
+ON CONFLICT DO NOTHING;
 
--- name: give_slot_back
-SELECT pg_advisory_unlock(%(lock_class)s, %(slot)s);
+-- name: take_place
+-- Take one of the places for calls in flight, shared by all processes, until it is given back or its
+-- time is over. One row: its number. No row: all are taken. A place that is taken for longer than any
+-- call can last was dated by a clock that has been set back since.
+UPDATE bibwire.call_places AS p
+SET taken_by = %(call)s,
+    instance = %(instance)s,
+    taken_until = clock_timestamp() + make_interval(secs => %(seconds)s)
+WHERE p.caller_digest = %(caller_digest)s
+  AND p.place = (
+      SELECT f.place
+      FROM bibwire.call_places AS f
+      WHERE f.caller_digest = %(caller_digest)s
+        AND f.place < %(places)s
+        AND (
+            f.taken_by IS NULL
+            OR f.taken_until <= clock_timestamp()
+            OR f.taken_until > clock_timestamp() + interval '1 hour'
+        )
+      ORDER BY f.place
+      LIMIT 1
+      FOR UPDATE SKIP LOCKED
+  )
+RETURNING p.place;
+
+-- name: keep_place
+-- Keep a place for a call that takes long. No row: its time was over, and another call has it.
+UPDATE bibwire.call_places AS p
+SET taken_until = clock_timestamp() + make_interval(secs => %(seconds)s)
+WHERE p.caller_digest = %(caller_digest)s
+  AND p.taken_by = %(call)s
+RETURNING p.place;
+
+-- name: give_place_back
+-- Its commit waits for no disk: a place that a crash of the server takes back is free when its time is over.
+WITH quickly AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true) AS setting
+)
+UPDATE bibwire.call_places AS p
+SET taken_by = NULL,
+    instance = NULL,
+    taken_until = NULL
+FROM quickly AS q
+WHERE p.caller_digest = %(caller_digest)s
+  AND p.taken_by = %(call)s
+  AND q.setting = 'off'
+RETURNING p.place;
 
 -- name: sign
 -- Show that this process is not frozen.
@@ -20,7 +68,7 @@ SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid))
 FROM pg_stat_activity AS a
 WHERE a.datname = current_database()
   AND a.usename = current_user
-  AND a.application_name LIKE 'bibwire%%'
+  AND a.application_name = 'bibwire'
   AND a.state = 'active'
   AND a.wait_event = 'ClientRead'
   AND a.query_start < clock_timestamp() - make_interval(secs => %(silent_seconds)s);

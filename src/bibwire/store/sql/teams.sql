@@ -88,29 +88,29 @@ RETURNING team_id;
 -- Whether the mirror knows of teams of a race: stored ones, or people of these events in one.
 SELECT
     EXISTS (
-        SELECT FROM bibwire.teams WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s
+        SELECT FROM bibwire.teams AS t WHERE t.partner_id = %(partner_id)s AND t.race_id = %(race_id)s
     )
     OR EXISTS (
         SELECT
-        FROM bibwire.participants
-        WHERE partner_id = %(partner_id)s
-          AND race_id = %(race_id)s
-          AND event_id = ANY (%(event_ids)s::bigint[])
-          AND removed_at IS NULL
-          AND team_info ->> 'team_id' ~ '^[1-9][0-9]{0,17}$'
+        FROM bibwire.participants AS p
+        WHERE p.partner_id = %(partner_id)s
+          AND p.race_id = %(race_id)s
+          AND p.event_id = ANY (%(event_ids)s::bigint[])
+          AND p.removed_at IS NULL
+          AND p.team_info ->> 'team_id' ~ '^[1-9][0-9]{0,17}$'
     );
 
 -- name: named
 -- Teams that people of some events are in. The id stands there as sent: digits, where it is one.
 SELECT DISTINCT (n.digits)::bigint
 FROM (
-    SELECT substring(team_info ->> 'team_id' FROM '^[1-9][0-9]{0,17}$') AS digits
-    FROM bibwire.participants
-    WHERE partner_id = %(partner_id)s
-      AND race_id = %(race_id)s
-      AND event_id = ANY (%(event_ids)s::bigint[])
-      AND removed_at IS NULL
-      AND team_info IS NOT NULL
+    SELECT substring(p.team_info ->> 'team_id' FROM '^[1-9][0-9]{0,17}$') AS digits
+    FROM bibwire.participants AS p
+    WHERE p.partner_id = %(partner_id)s
+      AND p.race_id = %(race_id)s
+      AND p.event_id = ANY (%(event_ids)s::bigint[])
+      AND p.removed_at IS NULL
+      AND p.team_info IS NOT NULL
 ) AS n
 WHERE n.digits IS NOT NULL;
 
@@ -149,8 +149,8 @@ WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
 
 -- name: finish
 -- A backfill has listed the teams of some events.
-UPDATE bibwire.team_listings
-SET event_ids = ARRAY(SELECT DISTINCT unnest(event_ids || %(event_ids)s::bigint[]) ORDER BY 1),
+UPDATE bibwire.team_listings AS t
+SET event_ids = ARRAY(SELECT DISTINCT unnest(t.event_ids || %(event_ids)s::bigint[]) ORDER BY 1),
     position = NULL
 WHERE partner_id = %(partner_id)s AND race_id = %(race_id)s;
 

@@ -11,14 +11,14 @@ SELECT
 FROM bibwire.scopes AS s
 LEFT JOIN (
     SELECT
-        race_id,
-        event_id,
-        count(*) FILTER (WHERE removed_at IS NULL) AS active,
-        count(*) FILTER (WHERE removed_at IS NOT NULL) AS removed
-    FROM bibwire.participants
-    WHERE partner_id = %(partner_id)s
-      AND race_id = ANY (%(race_ids)s)
-    GROUP BY race_id, event_id
+        p.race_id,
+        p.event_id,
+        count(*) FILTER (WHERE p.removed_at IS NULL) AS active,
+        count(*) FILTER (WHERE p.removed_at IS NOT NULL) AS removed
+    FROM bibwire.participants AS p
+    WHERE p.partner_id = %(partner_id)s
+      AND p.race_id = ANY (%(race_ids)s)
+    GROUP BY p.race_id, p.event_id
 ) AS x USING (race_id)
 WHERE s.partner_id = %(partner_id)s
   AND s.race_id = ANY (%(race_ids)s);
@@ -70,7 +70,7 @@ WITH together AS (
     CROSS JOIN LATERAL jsonb_array_elements_text(c.fields -> 'event_ids') AS e (event_id)
     WHERE c.partner_id = %(partner_id)s
       AND c.race_id = %(race_id)s
-      AND c.kind = 'loaded'
+      AND c.kind = 'history_loaded'
     GROUP BY e.event_id
     UNION ALL
     SELECT e.event_id::bigint, 'infinity'
@@ -153,13 +153,13 @@ WHERE credential_id = %(credential_id)s
 -- counts for an hour.
 SELECT EXISTS (
     SELECT
-    FROM bibwire.sync_history
-    WHERE partner_id = %(partner_id)s
-      AND kind IN ('verify', 'reconcile')
-      AND run_id <> %(run_id)s
+    FROM bibwire.sync_history AS h
+    WHERE h.partner_id = %(partner_id)s
+      AND h.kind IN ('verify', 'reconcile')
+      AND h.run_id <> %(run_id)s
       AND (
-          finished_at >= %(began_at)s
-          OR (finished_at IS NULL AND started_at > %(began_at)s - interval '1 hour')
+          h.finished_at >= %(began_at)s
+          OR (h.finished_at IS NULL AND h.started_at > %(began_at)s - interval '1 hour')
       )
 );
 

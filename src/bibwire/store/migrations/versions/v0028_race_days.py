@@ -3,7 +3,7 @@
 from bibwire.store.migrate import run_sql_file
 
 revision = "0028"
-down_revision = "0017"
+down_revision = "0027"
 
 
 def upgrade() -> None:

@@ -1,0 +1,62 @@
+"""`status --watch` on the smallest window shows what fails, then the most urgent races, page by page."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import pytest
+
+import rsusim
+from tests.cli.conftest import Shell
+
+CLEAR = re.compile(r"\x1b\[H")
+
+
+def screens(shown: str) -> list[list[str]]:
+    """Return what stood on the window, each time it was drawn."""
+    found = []
+    for part in CLEAR.split(shown)[1:]:
+        plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", part).replace("\r", "")
+        found.append([line.rstrip() for line in plain.split("\n")])
+    return found
+
+
+@pytest.fixture
+def many(shell: Shell, world: rsusim.World, peak: rsusim.Account) -> Shell:
+    """Thirty hot races, of which none can be reached any more."""
+    start = (world.now + timedelta(hours=2)).replace(tzinfo=None)
+    for number in range(30):
+        race = world.add_race([peak], f"A Race With Quite a Long Name, the {number}th of Many", "UTC")
+        world.register(world.add_event(race, "5K", start))
+    assert shell.run("sync", "--json").code == 0
+    world.faults.add(rsusim.Fault(path="participants", kind="http_503", times=None))
+    assert shell.run("sync").code == 1
+    shell.environment |= {"LINES": "24", "BIBWIRE_LOG_LEVEL": "ERROR"}
+    return shell
+
+
+def test_what_fails_comes_first_and_the_races_are_turned_over_by_keys(many: Shell) -> None:
+    code, shown = many.on_terminal(
+        "status", "--watch", columns=80, answers=[("page 1 of 2", " "), ("page 2 of 2", "q")]
+    )
+
+    assert code == 0, shown
+    full = [screen for screen in screens(shown) if any("page" in line for line in screen)]
+    first = next(screen for screen in full if any("A Race With" in line for line in screen))
+    last = full[-1]
+    for screen in (first, last):
+        assert len(screen) <= 24
+        assert max(map(len, screen)) <= 80
+        head = " ".join(screen[:6])
+        assert "what fails:" in screen[0]
+        assert re.search(r"and \d\d more since", " ".join(head.split()))
+        assert "the vendor answered HTTP 503" in " ".join(head.split())
+
+    def races(screen: list[str]) -> list[str]:
+        return [line.split()[0] for line in screen if re.match(r" *\d{4,} ", line)]
+
+    assert len(races(first)) >= 12
+    assert not set(races(first)) & set(races(last))
+    # No word is broken, and each line says how old the race is.
+    assert all(re.search(r"\d (s|min) +60 s$", line) for line in first if re.match(r" *\d{4,} A Race", line))

@@ -1,0 +1,53 @@
+"""A database that fails for a moment takes nobody's lease away."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import pytest
+
+import rsusim
+from bibwire.store import catalog, leases
+from rsusim import worlds
+from tests.conftest import NOON
+from tests.house import House
+from tests.waiting import PATIENCE_SECONDS
+
+
+@pytest.fixture
+def world() -> rsusim.World:
+    return worlds.small(now=NOON)
+
+
+def test_a_lease_is_renewed_again_after_a_renewal_that_failed(
+    house: House, world: rsusim.World, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partner = house.add_partner(world.accounts["Peak Timing"])
+    house.sync()
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(leases, "RENEW_AGAIN_SECONDS", 0.1)
+
+    def expires(connection: psycopg.Connection[Any], race_id: int) -> datetime:
+        row = connection.execute(
+            "SELECT lease_expires_at FROM bibwire.scopes WHERE race_id = %s", (race_id,)
+        ).fetchone()
+        assert row is not None
+        found: datetime = row[0]
+        return found
+
+    async def run() -> None:
+        scopes = await catalog.live_scopes(house.runtime.db, partner.partner_id, now=house.clock.now())
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            async with house.runtime.sweeper.leased(scopes[0]):
+                connection.execute("ALTER TABLE bibwire.scopes RENAME TO scopes_elsewhere")
+                await asyncio.sleep(1)
+                connection.execute("ALTER TABLE bibwire.scopes_elsewhere RENAME TO scopes")
+                before = expires(connection, scopes[0].race_id)
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while expires(connection, scopes[0].race_id) == before:  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+
+    house.run(run())
