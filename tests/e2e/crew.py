@@ -34,10 +34,11 @@ class Server:
         self._holds = [embedded.start(home)]
         self.conninfo = self._holds[0].conninfo
 
-    def crash(self) -> None:
-        """Kill it as a power cut would, and start it again: every session is gone."""
+    def crash(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Kill it as a power cut would, and start it again after `meanwhile`: every session is gone."""
         data = self._home / "postgres" / "data"
         os.kill(int((data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        meanwhile()
         self._holds.append(embedded.start(self._home))
 
     def rows(self, query: str, **values: Any) -> list[dict[str, Any]]:
