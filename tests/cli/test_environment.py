@@ -274,7 +274,7 @@ def test_no_umask_lets_others_write_our_files(shell: Shell, empty_database_url: 
 
 
 BARE = """
-mount -t tmpfs -o size=1m tmpfs /dev/shm && mount -t tmpfs -o ro tmpfs /tmp || exit 77
+mount -t tmpfs -o size=1m tmpfs /dev/shm && mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp || exit 77
 umask 000
 "$0" init && "$0" psql -qAtX -v ON_ERROR_STOP=1 \
     -c "CREATE TABLE public.many AS SELECT g FROM generate_series(1, 200000) AS g" -c "ANALYZE public.many" \
