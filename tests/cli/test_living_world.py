@@ -182,4 +182,38 @@ def test_races_and_events_that_go_and_come_back(living: Living, world: rsusim.Wo
     assert len(living.rows("SELECT FROM bibwire.participants WHERE event_id = %(event)s", event=late)) == 5
 
 
+def test_partners_that_come_pause_rotate_and_go(living: Living, world: rsusim.World) -> None:
+    shell, lakeside = living.shell, world.accounts["Lakeside Race Services"]
+    # A partner without any race, and then its first one.
+    assert shell.add(lakeside).code == 0
+    with world:
+        race = world.add_race([lakeside], "First Race Ever", "America/Chicago")
+        soon = (
+            (world.now + timedelta(hours=2)).astimezone(CHICAGO).replace(second=0, microsecond=0, tzinfo=None)
+        )
+        event = people(world, world.add_event(race, "5K", soon))
+    living.follows("Peak Timing", lakeside.name)
+    assert shell.run("partner", "pause", lakeside.name).code == 0
+    people(world, event)
+    assert shell.run("partner", "resume", lakeside.name).code == 0
+    living.follows("Peak Timing", lakeside.name, discover=False)
+
+    assert shell.run("partner", "limit", lakeside.name, "200").code == 0
+    assert (
+        shell.run(
+            "partner", "rotate", lakeside.name, "--api-key", lakeside.api_key, "--secret-stdin",
+            stdin=lakeside.api_secret,
+        ).code
+        == 0
+    )  # fmt: skip
+    people(world, event)
+    living.follows(lakeside.name, discover=False)
+
+    assert shell.run("partner", "remove", lakeside.name, "--yes").code == 0
+    assert not living.rows("SELECT FROM bibwire.races WHERE race_id = %(race)s", race=race)
+    world.register(world.races[next(iter(world.races))].event_ids[0])
+    assert shell.run("sync").code == 0
+    living.follows("Peak Timing", discover=False)
+
+
 assert PATIENCE_SECONDS > FOLLOWS_WITHIN

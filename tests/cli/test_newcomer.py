@@ -305,9 +305,8 @@ def test_lines_of_the_log_do_not_mix_with_a_summary_on_a_terminal(shell: Shell, 
 def test_status_watches_on_a_terminal_and_nowhere_else(shell: Shell, peak: rsusim.Account) -> None:
     assert shell.run("status", "--watch").code == 2
     # Ctrl-C, once the screen stands.
-    code, shown = shell.on_terminal("status", "--watch", answers=[("Peak Timing", "\x03")])
+    code, shown = shell.on_terminal("status", "--watch", answers=[("nothing fails", "\x03")])
     assert code == 130
     assert "bibwire: stopped." in shown
     assert "goes on where this one was" not in shown
-    # Each time the whole of it, and not one part above the other.
-    assert shown.count("Partners") == shown.count("Calls of the last hour") > 0
+    assert "page 1 of 1" in shown

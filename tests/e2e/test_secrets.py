@@ -298,7 +298,7 @@ def test_no_command_says_a_secret(
     assert program.run("status") == 0
     assert program.run("metrics") == 0
     assert program.run("--debug", "sync", BIBWIRE_CALLER_SECRET=account.api_secret) == 1
-    assert program.run("--debug", "sync", BIBWIRE_SECRET_KEY=ENCRYPTION_KEY[::-1]) == 2
+    assert program.run("--debug", "sync", BIBWIRE_SECRET_KEY=ENCRYPTION_KEY[::-1]) == 1
     where = f"host=127.0.0.1 port=1 user=bibwire dbname=bibwire password='{DATABASE_PASSWORD}'"
     assert program.run("--debug", "sync", BIBWIRE_DATABASE_URL=where) == 1
     override = {"BIBWIRE_KEY_PEAK_TIMING": account.v2_key, "BIBWIRE_SECRET_PEAK_TIMING": account.v2_secret}

@@ -29,6 +29,7 @@ from bibwire.domain.errors import (
     PartnerStopped,
     ScopeBusy,
     SettingsError,
+    VendorUnreachable,
 )
 from bibwire.domain.reconcile import EventDrift, Verdict
 from bibwire.domain.teams import TeamCounts
@@ -358,7 +359,9 @@ class Reconciliation:
             except (PartnerStopped, DatabaseUnavailable, SettingsError):
                 raise
             except BibwireError as error:  # people are compared all the same
-                report.notes.append(f"{partner.name}: races and events are not compared: {error}")
+                lost = isinstance(error, VendorUnreachable)  # the same for all, so told once for all
+                why = str(error) if lost else f"races and events are not compared: {error}"
+                report.errors.append(SyncError(partner.name, None, why))
                 return
         [[races, events]] = await catalog.run(self._db, "changed_since", partner.partner_id, since=began_at)
         if races or events:
