@@ -89,7 +89,7 @@ async def _record(db: Database, clock: SystemClock) -> None:
             partner_id,
             1,
             polled_at=now,
-            with_removed=True,
+            removed_polled_at=now,
             rate=0.0,
             next_due_at=now + timedelta(hours=4),
             goes_on=False,

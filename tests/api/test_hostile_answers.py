@@ -236,4 +236,4 @@ def test_no_answer_holds_up_the_loop_or_the_end(shape: str) -> None:
             found.append(asyncio.run(_ask(url, ask)))
 
     assert min(worst for worst, _ in found) < 0.1, found
-    assert min(left_after for _, left_after in found) < 5, found
+    assert min(left_after for _, left_after in found) < 2, found

@@ -17,6 +17,7 @@ import stamina.instrumentation
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bibwire.domain.secrets
 from bibwire.api.client import CallMade, VendorClient
 from bibwire.api.endpoints import PARTICIPANT_COUNTS
 from bibwire.domain.errors import AnswerUnreadable, BibwireError, SettingsError
@@ -304,6 +305,20 @@ def test_a_secret_is_struck_out_in_each_form(secret: str, before: str, after: st
         assert redactor.redact_text(before + form + after) == clean
         sent = (before + form + after).encode("utf-8", "surrogatepass")
         assert redactor.redact_bytes(sent) == clean.encode()
+
+
+@given(
+    parts=st.lists(st.sampled_from(["secret-", "1", "secret-1", "x", "-1", "s"]), max_size=40),
+    window=st.integers(1, 20),
+)
+def test_no_secret_hides_at_the_edge_of_a_window(parts: list[str], window: int) -> None:
+    body = "".join(parts).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bibwire.domain.secrets, "_WINDOW", window)
+
+        struck = Redactor([Secret("secret-1")]).redact_bytes(body)
+
+    assert struck == body.replace(b"secret-1", b"[redacted]")
 
 
 def test_a_short_secret_is_struck_from_sentences_and_left_in_bodies() -> None:

@@ -342,7 +342,7 @@ def test_a_poll_that_began_under_a_slower_plan_does_not_undo_the_faster_one(
                 1,
                 1,
                 polled_at=NOW,
-                with_removed=False,
+                removed_polled_at=None,
                 rate=0.0,
                 next_due_at=slow,
                 goes_on=False,

@@ -25,6 +25,8 @@ SHORTEST_IN_BODIES = 6
 # Digits alone hit ids, and an id with "[redacted]" in it makes the whole body unreadable;
 # unless there are more of them than an id can have.
 SHORTEST_DIGITS_IN_BODIES = 20
+_REDACTED_BYTES = REDACTED.encode()
+# Of a body, so much at a time is searched in one step.
 _WINDOW = 1 << 20
 
 
@@ -156,16 +158,20 @@ def _spans(body: bytes, form: bytes) -> Iterator[bool]:
 
 
 def _without(body: bytes, form: bytes) -> bytes:
+    """Return a body without the form: by windows too, of which each is one step however often it is found."""
     parts: list[bytes] = []
-    at = start = 0
+    start = 0
     while start < len(body):
-        found = body.find(form, start, start + _WINDOW + len(form) - 1)
-        if found < 0:
-            start += _WINDOW
-            continue
-        parts += (body[at:found], REDACTED.encode())
-        at = start = found + len(form)
-    return b"".join((*parts, body[at:]))
+        end = start + _WINDOW
+        over_the_edge = body.find(form, max(start, end - len(form) + 1), end + len(form) - 1)
+        if over_the_edge >= 0:
+            end = over_the_edge
+        parts.append(body[start:end].replace(form, _REDACTED_BYTES))
+        if over_the_edge >= 0:
+            parts.append(_REDACTED_BYTES)
+            end += len(form)
+        start = end
+    return b"".join(parts)
 
 
 def _shortest_in_bodies(text: str) -> int:

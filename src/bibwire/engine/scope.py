@@ -78,6 +78,8 @@ class ScopeResult:
     notes: list[str] = field(default_factory=list)
     # None: it was not seen, or not so that it can be believed.
     vendor_clock: VendorClock | None = None
+    # Registrations were read to the end; a run that goes on after them reads removals alone.
+    people_read: bool = False
 
 
 class ScopeSync:
@@ -263,10 +265,13 @@ class ScopeSync:
         if listing is not None and wish.full_since and listing.ended_at >= wish.full_since:
             # Listed by a run that was cut off before it could decide on what is missing.
             self._listing = listing
-        for sweep in plan(state, wish):
+        sweeps = plan(state, wish)
+        for sweep in sweeps:
             state = await self._sweep(stream, replace(state, sweep=None), sweep)
             if stream is Stream.REMOVED and sweep.kind is SweepKind.FULL and sweep.high is None:
                 self._removed_listed = sweep.event_ids >= wish.live
+        if sweeps and stream is Stream.PARTICIPANTS:
+            self.result.people_read = True
 
     async def _sweep(self, stream: Stream, state: StreamState, sweep: Sweep) -> StreamState:
         """Run a sweep from its position to its end; return the state it leaves."""

@@ -201,7 +201,8 @@ class Slices:
         (self._slow.add if key in self._silent and swept.error is None else self._slow.discard)(key)
         self._silent.discard(key)
         if swept.error is not None:
-            await self._note_failure(partner, scope, turn, swept.error, started)
+            read_at = began_at if swept.people_read else None
+            await self._note_failure(partner, scope, turn, swept.error, started, read_at)
             return None
         if self._outages.worked(key, partner=partner.name):
             await schedule.try_hot_again(self._db, now=self._clock.now())
@@ -367,15 +368,17 @@ class Slices:
         # A first load is no sign of how much goes on.
         changes = outcome.changes if scope.is_loaded else 0
         every = turn.poll_every_seconds or turn.tier.seconds
+        # A poll cut off before the removed list, and ended now, is as old as its first half.
+        polled_at = began_at if swept.people_read else turn.polled_at or began_at
         wait = rules.wait_after_poll(every, changes)
         next_turn = await schedule.record_poll(
             self._db,
             scope.partner_id,
             scope.race_id,
-            polled_at=began_at,
-            with_removed=with_removed or not scope.is_loaded,
+            polled_at=polled_at,
+            removed_polled_at=began_at if with_removed or not scope.is_loaded else None,
             rate=rules.rate_after(turn.changes_per_minute, turn.rate_at, changes, now),
-            next_due_at=max(now, began_at + timedelta(seconds=wait)),
+            next_due_at=max(now, polled_at + timedelta(seconds=wait)),
             goes_on=wait <= KEEP_SECONDS,
             now=now,
         )
@@ -398,9 +401,21 @@ class Slices:
         return next_turn
 
     async def _note_failure(
-        self, partner: Partner, scope: Scope, turn: Turn, error: BibwireError, started: float
+        self,
+        partner: Partner,
+        scope: Scope,
+        turn: Turn,
+        error: BibwireError,
+        started: float,
+        read_at: datetime | None,
     ) -> None:
-        """Say when to try again, and whose fault it was. `started`: the poll, by the monotonic clock."""
+        """
+        Say when to try again, and whose fault it was.
+
+        Args:
+            started: When the poll began, by the monotonic clock.
+            read_at: The same by the clock if registrations were read to the end before it failed.
+        """
         assert turn.tier is not None
         now = self._clock.now()
         key = (scope.partner_id, scope.race_id)
@@ -413,7 +428,9 @@ class Slices:
         if isinstance(error, BudgetSpent | Blocked):
             seconds = error.seconds if isinstance(error, BudgetSpent) else error.retry_after_seconds
             again_at = now + timedelta(seconds=seconds or RETRY_SECONDS)
-            await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, counts=False)
+            await schedule.record_failure(
+                self._db, *key, next_due_at=again_at, now=now, counts=False, read_at=read_at
+            )
         elif isinstance(error, RaceGone):
             # If the list still shows it, it comes back with the list.
             again_at = now + GONE_AGAIN
@@ -442,7 +459,7 @@ class Slices:
                 turn.failures + 1, slowest, spread=scope.race_id % 100 / 100, longest=longest
             )
             again_at = now + timedelta(seconds=seconds)
-            await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now)
+            await schedule.record_failure(self._db, *key, next_due_at=again_at, now=now, read_at=read_at)
             if isinstance(error, EventGone):
                 # The list tells whether it is.
                 await schedule.discover_by(self._db, *key, by=now + GONE_AGAIN, now=now)

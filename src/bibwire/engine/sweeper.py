@@ -53,7 +53,7 @@ class Swept:
     What a sweep came to.
 
     `error` is why it ended early; `text` is that, or what stayed open, in one sentence. `listed` are
-    the rows that a full listing showed, by event.
+    the rows that a full listing showed, by event. `people_read`: registrations were read to the end.
     """
 
     outcome: Outcome = field(default_factory=Outcome)
@@ -62,6 +62,7 @@ class Swept:
     text: str | None = None
     vendor_clock: VendorClock | None = None
     listed: dict[int, int] = field(default_factory=dict)
+    people_read: bool = False
 
 
 class Sweeper:
@@ -129,6 +130,7 @@ class Sweeper:
         if sync is not None:
             swept.outcome, swept.notes = sync.result.outcome, sync.result.notes
             swept.vendor_clock, swept.listed = sync.result.vendor_clock, sync.result.listed
+            swept.people_read = sync.result.people_read
         await self.note_lost(*key, swept.error)
         if swept.text is not None and not isinstance(
             swept.error, NOBODYS_FAULT

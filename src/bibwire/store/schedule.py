@@ -53,7 +53,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """What stands in the schedule for a race. `polled_at`: begin of its last successful poll."""
+    """What stands in the schedule for a race. `polled_at`: begin of the last poll that read its people."""
 
     tier: Tier
     every_seconds: float
@@ -66,13 +66,15 @@ class Turn:
     """
     How a scope's schedule stands.
 
-    `next_due_at` and the plan are None if it is not scheduled; instants are ours. `vendor_clock` is as
+    `next_due_at` and the plan are None if it is not scheduled; instants are ours. Registrations were
+    last read by a poll that began at `polled_at`. `vendor_clock` is as
     it was noted for the partner; None: never. Everything was first loaded at
     `loaded_at`, listed again at `reconciled_at`; counts were compared at `counted_at`.
     """
 
     next_due_at: datetime | None
     tier: Tier | None
+    polled_at: datetime | None
     poll_every_seconds: float | None
     removed_every_seconds: float | None
     removed_polled_at: datetime | None
@@ -206,19 +208,26 @@ async def record_poll(
     race_id: int,
     *,
     polled_at: datetime,
-    with_removed: bool,
+    removed_polled_at: datetime | None,
     rate: float,
     next_due_at: datetime,
     goes_on: bool,
     now: datetime,
 ) -> Turn | None:
-    """Note a poll that succeeded; return the next turn. `goes_on`: the job will do that one too."""
+    """
+    Note a poll that succeeded; return the next turn.
+
+    Args:
+        polled_at: When the poll began that read the registrations.
+        removed_polled_at: The same of the removed list; None: it was not read.
+        goes_on: The job will do the next turn too.
+    """
     rows = await db.fetch(
         _named("record_poll"),
         partner_id=partner_id,
         race_id=race_id,
         polled_at=polled_at,
-        removed_polled_at=polled_at if with_removed else None,
+        removed_polled_at=removed_polled_at,
         rate=rate,
         next_due_at=next_due_at,
         claimed_until=now + CLAIM if goes_on else None,
@@ -235,14 +244,22 @@ async def record_failure(
     next_due_at: datetime,
     now: datetime,
     counts: bool = True,
+    read_at: datetime | None = None,
 ) -> None:
-    """Note a poll that failed, and when to try again. `counts`: it was the scope's own fault."""
+    """
+    Note a poll that failed, and when to try again.
+
+    Args:
+        counts: It was the scope's own fault.
+        read_at: When the poll began, if it read all registrations before it failed.
+    """
     await db.fetch(
         _named("record_failure"),
         partner_id=partner_id,
         race_id=race_id,
         next_due_at=next_due_at,
         counts=counts,
+        read_at=read_at,
         now=now,
     )
 

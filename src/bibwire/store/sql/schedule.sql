@@ -165,8 +165,8 @@ WHERE s.partner_id = w.partner_id
 -- name: turn
 -- How a scope's schedule stands, and its partner's clock.
 SELECT
-    next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
-    failures,
+    next_due_at, tier, polled_at, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute,
+    rate_at, failures,
     (
         SELECT ARRAY[p.clock_ahead_seconds, p.date_ahead_seconds, p.data_ahead_seconds]
         FROM bibwire.plans AS p
@@ -196,8 +196,8 @@ SET polled_at = %(polled_at)s,
 WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s
 RETURNING
-    next_due_at, tier, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute, rate_at,
-    failures,
+    next_due_at, tier, polled_at, poll_every_seconds, removed_every_seconds, removed_polled_at, changes_per_minute,
+    rate_at, failures,
     (
         SELECT ARRAY[p.clock_ahead_seconds, p.date_ahead_seconds, p.data_ahead_seconds]
         FROM bibwire.plans AS p
@@ -228,6 +228,7 @@ WHERE s.tier = 'hot'
 -- name: record_failure
 UPDATE bibwire.scopes
 SET failures = failures + %(counts)s::boolean::int,
+    polled_at = coalesce(%(read_at)s, polled_at),
     next_due_at = CASE
         WHEN tier IS NULL THEN NULL
         WHEN %(counts)s::boolean THEN least(
