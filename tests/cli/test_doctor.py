@@ -89,6 +89,21 @@ def test_a_race_that_nobody_polls_is_named(shell: Shell, peak: rsusim.Account, w
     assert grades(shell.run("doctor", "--json"))["races"] == "ok"
 
 
+def test_a_time_zone_that_nobody_knows_is_named(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    race = world.add_race([peak], "Race on the Moon", "UTC")
+    world.edit_race(race, timezone="Luna/Tranquility", zone=UTC)
+    start = (world.now + timedelta(days=3)).replace(tzinfo=None)
+    world.add_event(race, "5K", start)
+    assert shell.run("sync").code in (0, 3)
+
+    [finding] = [f for f in shell.run("doctor", "--json").json["findings"] if f["check"] == "zones of races"]
+
+    assert f"{race} (Peak Timing): 'Luna/Tranquility'" in finding["found"]
+    assert "organizer" in finding["fix"]
+
+
 def test_a_list_that_ends_early_is_named(shell: Shell, peak: rsusim.Account, world: rsusim.World) -> None:
     for number in range(55):
         world.add_event(world.add_race([peak], f"Race {number}", "America/Chicago"), "5K")

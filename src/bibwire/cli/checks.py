@@ -321,7 +321,21 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object, now: 
 
 async def _races(to: Examination, reports: Reports) -> None:
     """Name the live races that are not polled as often as they must be."""
+    from bibwire.domain.instants import zone_named
+
     races = [race for race in await reports.races() if not race.partner_paused]
+    unknown = [race for race in races if race.timezone and zone_named(race.timezone) is None]
+    if unknown:
+        zones = "; ".join(
+            f"{race.race_id} ({race.partner}): {race.timezone!r}" for race in unknown[:MOST_NAMED]
+        )
+        to.add(
+            "zones of races",
+            "warn",
+            f"{len(unknown):,} of {len(races):,} have a time zone that is not known: {zones}. Their times "
+            "are read as US Eastern, and they are polled every minute all their race day",
+            "ask the organizer to choose the race's time zone at RunSignup again",
+        )
     late = [race for race in races if race.is_late]
     if not late:
         to.add(
