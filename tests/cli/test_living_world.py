@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -89,15 +88,13 @@ class Living:
 
 
 @pytest.fixture
-def living(shell: Shell, world: rsusim.World, database_url: str, tmp_path: Path) -> Iterator[Living]:
+def living(shell: Shell, world: rsusim.World, database_url: str) -> Iterator[Living]:
     living = Living(shell, world, database_url)
     assert shell.add(world.accounts["Peak Timing"]).code == 0
-    told = (tmp_path / "told").open("w")
     run = shell.start("run")
     living.follows("Peak Timing", discover=False)
     yield living
     ended = shell.stop(run)
-    told.close()
     assert "Traceback" not in ended.err, ended.err
 
 
