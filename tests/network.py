@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from psycopg import conninfo
+
 
 class Network:
-    """Relays connections to `target`; `cut` refuses them, `restore` lets them through again."""
+    """
+    Relays connections to `target`; `cut` refuses them, `restore` lets them through again.
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    Args:
+        target: Host and port, or the socket of a server of this machine.
+    """
+
+    def __init__(self, target: tuple[str, int] | Path) -> None:
         self._target = target
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -66,11 +75,22 @@ class Network:
                 ours, _ = listening.accept()
             except OSError:
                 return
-            theirs = socket.create_connection(self._target)
+            try:
+                theirs = self._connect()
+            except OSError:
+                ours.close()
+                continue
             with self._lock:
                 self._open |= {ours, theirs}
             for one, other in ((ours, theirs), (theirs, ours)):
                 threading.Thread(target=self._relay, args=(one, other), daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        if not isinstance(self._target, Path):
+            return socket.create_connection(self._target)
+        theirs = socket.socket(socket.AF_UNIX)
+        theirs.connect(str(self._target))
+        return theirs
 
     def _relay(self, one: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
@@ -79,3 +99,12 @@ class Network:
                     other.sendall(data)
         with suppress(OSError):
             other.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def network_to(database_url: str) -> Iterator[tuple[Network, str]]:
+    """Yield a network to the database of this machine, and how to connect through it."""
+    parts = conninfo.conninfo_to_dict(database_url)
+    socket_file = Path(str(parts["host"])) / f".s.PGSQL.{parts.get('port', 5432)}"
+    with Network(socket_file) as network:
+        yield network, conninfo.make_conninfo(database_url, host="127.0.0.1", port=network.port)

@@ -80,8 +80,7 @@ def test_a_sync_waits_for_a_server_that_is_started_anew(shell: Shell, world: rsu
         assert shell.add(world.accounts["Peak Timing"]).code == 0
         world.quirks.set("latency_seconds", 0.3)
         world.log.clear()
-        # The places of the calls that were in flight run out by themselves after so long.
-        syncing = shell.start("sync", TIMEOUT_SECONDS="10")
+        syncing = shell.start("sync")
         wait_until(lambda: world.log.of("participants"))
 
         server.crash(lambda: wait_until(lambda: "the database is away" in shell.log_file.read_text()))

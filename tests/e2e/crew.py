@@ -37,7 +37,11 @@ class Server:
     def crash(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Kill it as a power cut would, and start it again after `meanwhile`: every session is gone."""
         data = self._home / "postgres" / "data"
-        os.kill(int((data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        postmaster = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
+        # None of its processes may write down what it has in memory.
+        for process in (postmaster, *postmaster.children()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         meanwhile()
         self._holds.append(embedded.start(self._home))
 

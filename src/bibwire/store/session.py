@@ -10,7 +10,8 @@ none for `SILENT_SECONDS`; who thaws begins anew under another number.
 
 The places for calls in flight are rows, each with the time when it is free by itself. RunSignup goes
 on with the call of a process that died or lost its connection, so a place is free when its call
-is over, or when no call can last any longer; not when the connection is gone (decision 12).
+is over, or when no call can last any longer; not when the connection is gone (decision 12). What
+could not be given back while the database was away is given back as soon as it answers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ import structlog
 from psycopg import sql
 from psycopg.rows import TupleRow
 
-from bibwire.domain.errors import DatabaseUnavailable
+from bibwire.domain.errors import BibwireError, DatabaseUnavailable
 from bibwire.domain.secrets import Secret
 from bibwire.store import database
 from bibwire.store.database import Database, statements
@@ -52,8 +54,12 @@ MOST_CALL_SECONDS: Final = 60.0
 BROKEN_OFF_BEFORE: Final = 2.0
 # As many as one caller may have in flight at most.
 MOST_PLACES: Final = 16
-# Between two tries to keep a place while the database is gone.
+# Between two tries to keep a place, or to give it back, while the database is gone.
 TRY_AGAIN_SECONDS: Final = 1.0
+# Who leaves while the database is gone tries no longer to give places back.
+LAST_TRY_SECONDS: Final = 2.0
+# A crash of the server takes back what was given back in its last moments, by default 0.6 s.
+GIVEN_KEPT: Final = 100
 
 log = structlog.get_logger()
 
@@ -91,6 +97,10 @@ class Session:
         # Callers whose places are known to have rows.
         self._opened: set[tuple[bytes, int]] = set()
         self._lines: dict[Secret, Line] = {}
+        # Places whose calls are over: those still to be given back, and the last that were.
+        self._owed: dict[UUID, Place] = {}
+        self._given: deque[Place] = deque(maxlen=GIVEN_KEPT)
+        self._paying: asyncio.Task[None] | None = None
         self.instance = 0
 
     async def ensure(self) -> int:
@@ -99,6 +109,11 @@ class Session:
             if self._connection is None or self._connection.closed:
                 # Not ours before it holds the lock: who is told to leave in between leaves nothing behind.
                 self._connection, self.instance = await self._open()
+                # It may be after a crash, or on another server that has not seen the last moments.
+                self._opened.clear()
+                self._owed.update((place.call, place) for place in self._given)
+                self._given.clear()
+                self._pay_later()
             return self.instance
 
     async def _open(self) -> tuple[Watched, int]:
@@ -107,6 +122,7 @@ class Session:
             await connection.execute(
                 sql.SQL("SET idle_session_timeout = {}").format(int(self._silent_seconds * 1000))
             )
+            await _ask(connection, "lasting")
             while True:
                 instance = random.randrange(1, 2**31)
                 held = await _ask(connection, "hold_instance", lock_class=INSTANCE_LOCKS, instance=instance)
@@ -135,9 +151,9 @@ class Session:
         try:
             # To its end even if we are cancelled: a place taken and not known of would be lost for a while.
             return place if await to_its_end(self._take(place, min(places, MOST_PLACES))) else None
-        except asyncio.CancelledError:
-            with suppress(DatabaseUnavailable):
-                await to_its_end(self.give_place_back(place))
+        except (asyncio.CancelledError, DatabaseUnavailable):
+            # Nobody knows whether it was taken; nothing was sent.
+            await to_its_end(self.give_place_back(place))
             raise
 
     @asynccontextmanager
@@ -159,8 +175,9 @@ class Session:
                 finally:
                     keeping.cancel()
         except TimeoutError:
-            if not limit.expired():
+            if not limit.expired() or not place.is_used:
                 await to_its_end(self.give_place_back(place))
+            if not limit.expired():
                 raise
             raise DatabaseUnavailable(
                 "PostgreSQL cannot be used: a call to RunSignup was broken off, because others might have "
@@ -177,11 +194,44 @@ class Session:
             await to_its_end(self.give_place_back(place))
 
     async def give_place_back(self, place: Place) -> None:
-        """Give a place back; where that cannot be told to the database, it is free when its time is over."""
+        """
+        Give a place back whose call is over: now, or as soon as the database answers.
+
+        While it does not answer nobody can take one; if we are gone by then, it runs out by itself.
+        """
+        self._owed[place.call] = place
         try:
-            await self._asked("give_place_back", caller_digest=place.caller_digest, call=place.call)
-        except DatabaseUnavailable as error:
-            log.info("a place for a call runs out by itself", action="place", error=str(error))
+            await self._pay()
+        except BibwireError as error:
+            log.info("a place for a call is given back later", action="place", error=str(error))
+            self._pay_later()
+
+    async def _pay(self) -> None:
+        """Give back all places that are owed, for all callers at once."""
+        owed = list(self._owed.values())
+        if not owed:
+            return
+        await self._asked(
+            "give_places_back",
+            callers=list({place.caller_digest for place in owed}),
+            calls=[place.call for place in owed],
+        )
+        for place in owed:
+            # Another of our calls may have done it meanwhile: twice does no harm.
+            if self._owed.pop(place.call, None) is not None:
+                self._given.append(place)
+
+    def _pay_later(self) -> None:
+        if self._paying is None or self._paying.done():
+            self._paying = asyncio.create_task(self._pay_until_done())
+
+    async def _pay_until_done(self) -> None:
+        """Give back what is owed, trying until the database answers."""
+        while self._owed:
+            try:
+                await self._pay()
+            except BibwireError:
+                await asyncio.sleep(TRY_AGAIN_SECONDS)
 
     async def give_signs(self) -> None:
         """Tell the server every few seconds that we live, until cancelled."""
@@ -190,11 +240,20 @@ class Session:
             connection = self._connection
             if connection is None:
                 continue
-            with suppress(psycopg.Error):  # whoever needs the connection next opens another
+            try:
                 await _ask(connection, "sign")
+            except psycopg.Error:
+                with suppress(DatabaseUnavailable):  # the next sign tries again
+                    await self.ensure()
 
     async def close(self) -> None:
         """Let go of everything."""
+        if self._paying is not None:
+            self._paying.cancel()
+        if self._owed:
+            with suppress(DatabaseUnavailable, TimeoutError):
+                async with asyncio.timeout(LAST_TRY_SECONDS):
+                    await self._pay()
         if self._connection is not None:
             await self._connection.close()
 
@@ -206,6 +265,7 @@ class Session:
             "instance": await self.ensure(),
             "seconds": self._call_seconds,
         }
+        await self._pay()
         taken = await self._asked("take_place", **wanted)
         if taken is None and (place.caller_digest, places) not in self._opened:
             await self._asked("open_places", caller_digest=place.caller_digest, places=places)
@@ -216,8 +276,9 @@ class Session:
     async def _keep(self, place: Place, limit: asyncio.Timeout, longest: float) -> None:
         """Keep a place for as long as its call is in flight; `limit` then ends it that much later."""
         clock = asyncio.get_running_loop()
+        wait = self._call_seconds / 3
         while True:
-            await asyncio.sleep(self._call_seconds / 3)
+            await asyncio.sleep(wait)
             asked_at = clock.time()
             try:
                 kept = await self._asked(
@@ -227,10 +288,11 @@ class Session:
                     seconds=self._call_seconds,
                 )
             except DatabaseUnavailable:
-                await asyncio.sleep(TRY_AGAIN_SECONDS)
+                wait = min(TRY_AGAIN_SECONDS, self._call_seconds / 3)
                 continue
             if kept is None:
                 return
+            wait = self._call_seconds / 3
             limit.reschedule(asked_at + longest)
 
     async def _asked(self, name: str, **values: Any) -> TupleRow | None:

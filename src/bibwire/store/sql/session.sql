@@ -2,6 +2,11 @@
 -- Hold the advisory lock that says that this process lives. One row, true if nobody has the number.
 SELECT pg_try_advisory_lock(%(lock_class)s, %(instance)s);
 
+-- name: lasting
+-- Where the server is set to commit before the disk has it: a crash would free places whose calls go on.
+SELECT set_config('synchronous_commit', 'local', false)
+WHERE current_setting('synchronous_commit') = 'off';
+
 -- name: open_places
 -- Make sure that a caller's places have rows.
 INSERT INTO bibwire.call_places (caller_digest, place)
@@ -42,8 +47,9 @@ WHERE p.caller_digest = %(caller_digest)s
   AND p.taken_by = %(call)s
 RETURNING p.place;
 
--- name: give_place_back
--- Its commit waits for no disk: a place that a crash of the server takes back is free when its time is over.
+-- name: give_places_back
+-- Give back the places of calls that are over; of those that have none any more nothing is changed. Its
+-- commit waits for no disk: where a crash of the server undoes it, whoever gave them back does it again.
 WITH quickly AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true) AS setting
 )
@@ -52,10 +58,9 @@ SET taken_by = NULL,
     instance = NULL,
     taken_until = NULL
 FROM quickly AS q
-WHERE p.caller_digest = %(caller_digest)s
-  AND p.taken_by = %(call)s
-  AND q.setting = 'off'
-RETURNING p.place;
+WHERE p.caller_digest = ANY(%(callers)s::bytea[])
+  AND p.taken_by = ANY(%(calls)s::uuid[])
+  AND q.setting = 'off';
 
 -- name: sign
 -- Show that this process is not frozen.
