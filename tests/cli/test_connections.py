@@ -97,7 +97,7 @@ def test_a_sync_waits_for_a_server_that_is_started_anew(shell: Shell, world: rsu
 def test_a_partner_removed_while_it_is_synced_is_told_in_a_sentence(
     shell: Shell, peak: rsusim.Account, world: rsusim.World
 ) -> None:
-    world.quirks.set("latency_seconds", 0.5)
+    world.quirks.set("latency_seconds", 1.0)
     world.log.clear()
     syncing = shell.start("sync")
     wait_until(lambda: world.log.of("participants"))

@@ -16,6 +16,7 @@ from bibwire.store import connections, jobs, jobs_engine, watched
 from bibwire.store.database import open_database, with_time_outs
 from bibwire.store.jobs import Jobs
 from bibwire.store.session import open_session
+from tests.network import network_to
 from tests.relay import Relay, relay_to
 from tests.waiting import PATIENCE_SECONDS
 
@@ -172,3 +173,34 @@ def test_who_cannot_connect_is_told_so(network: tuple[Relay, str]) -> None:
                 pass
 
     asyncio.run(run())
+
+
+def test_a_server_that_refuses_is_told_within_seconds_with_the_reason(database_url: str) -> None:
+    with network_to(database_url) as (network, conninfo):
+
+        async def run() -> float:
+            async with open_database(conninfo) as db:
+                await db.fetch("SELECT 1")
+                network.cut()
+                began = time.monotonic()
+                with pytest.raises(DatabaseUnavailable, match="refused"):
+                    await db.fetch("SELECT 1")
+                return time.monotonic() - began
+
+        assert asyncio.run(run()) < 9
+
+
+def test_who_waits_while_all_connections_are_in_use_is_not_told_of_an_outage(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched, "WAIT_SECONDS", 0.2)
+
+    async def run() -> object:
+        async with open_database(database_url, connections=1) as db:
+            busy = asyncio.create_task(db.fetch("SELECT pg_sleep(1)"))
+            await asyncio.sleep(0.1)
+            found = await db.fetch("SELECT 1")
+            await busy
+            return found
+
+    assert asyncio.run(run()) == [(1,)]

@@ -627,7 +627,7 @@ def test_a_worker_waits_for_a_database_that_is_gone_and_loses_nothing(own_home: 
                     defer(conninfo, ("quick", {"job": "afterwards"}), lock="8")
                     wait_until(lambda: ended(observer, "cut off"))
                     wait_until(lambda: ended(observer, "afterwards"))
-                    wait_until(lambda: survivor.logged("worker works again"))
+                    wait_until(lambda: survivor.logged("back: worker works again"))
                     assert one(observer, ids + " ORDER BY id DESC") != before
                     observer.execute("DELETE FROM public.ledger WHERE job = 'afterwards'")
             assert survivor.logged("worker waits for the database") == 2

@@ -269,6 +269,7 @@ class Jobs:
                 timing=Timing(self._heartbeat, self._stalled_after, self._poll, graceful_seconds),
                 on_alive=outage.over,
                 on_open=take_back,
+                on_broken=lambda error: None if isinstance(error, TakenForDead) else outage.begins(error),
             )
             try:
                 await run.run(stop)
@@ -308,12 +309,14 @@ class _Outage:
     """Says once that the worker cannot work, and once that it can again."""
 
     def __init__(self) -> None:
+        self._is_told = False
         self._tries = 0
         self._began = 0.0
 
-    def pause(self, error: Exception) -> float:
-        """Return how many seconds to wait before the next try."""
-        if not self._tries:
+    def begins(self, error: BaseException) -> None:
+        """Note that the worker cannot work."""
+        if not self._is_told:
+            self._is_told = True
             self._began = asyncio.get_running_loop().time()
             if isinstance(error, psycopg.Error):
                 error = translated(error)
@@ -324,16 +327,20 @@ class _Outage:
                 error=" ".join(str(error).split()),
                 exc_info=None if known else error,
             )
+
+    def pause(self, error: BaseException) -> float:
+        """Return how many seconds to wait before the next try."""
+        self.begins(error)
         self._tries += 1
         longest = min(LONGEST_BACKOFF_SECONDS, 0.5 * 2.0 ** min(self._tries, 10))
         return longest * random.uniform(0.5, 1.0)
 
     def over(self) -> None:
         """Note that the database answers the worker."""
-        if self._tries:
+        if self._is_told:
             seconds = asyncio.get_running_loop().time() - self._began
-            log.info("worker works again", action="worker", seconds=round(seconds))
-            self._tries = 0
+            log.warning("back: worker works again", action="worker", lasted_seconds=round(seconds))
+            self._is_told, self._tries = False, 0
 
 
 def _whole(seconds: float) -> int:

@@ -54,7 +54,6 @@ CHORE_PRIORITY: Final = 1000
 log = structlog.get_logger()
 # What it has to say, we say: outages once, failed jobs without arguments and secrets.
 logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
-logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 Run = Callable[[dict[str, Any], asyncio.Event], Awaitable[None]]
 
@@ -246,6 +245,11 @@ class _GiveBackWhenStopped(BaseRetryStrategy):
         return RetryDecision() if isinstance(exception, asyncio.CancelledError) else None
 
 
+def _first_error(*tasks: asyncio.Task[Any]) -> BaseException | None:
+    ended = (task for task in tasks if task.done() and not task.cancelled())
+    return next((error for task in ended if (error := task.exception())), None)
+
+
 class WorkerRun:
     """One run. `stopping` is set when it comes to its end; so jobs know that they are to leave."""
 
@@ -259,8 +263,12 @@ class WorkerRun:
         timing: Timing,
         on_alive: Callable[[], None],
         on_open: Callable[[], Awaitable[None]],
+        on_broken: Callable[[BaseException], None],
     ) -> None:
         self._on_open = on_open
+        self._on_broken = on_broken
+        # That a job could not use the database was said.
+        self._told = False
         self._conninfo = conninfo
         self._timing = timing
         self._tasks = list(tasks)
@@ -319,6 +327,9 @@ class WorkerRun:
             ]
             try:
                 await asyncio.wait((*workers, *side), return_when=asyncio.FIRST_COMPLETED)
+                if not stop.is_set() and (broken := self._connector.error or _first_error(*workers, *side)):
+                    # Said now: jobs may take seconds to leave.
+                    self._on_broken(broken)
             finally:
                 self.stopping.set()
                 # While jobs leave, the connection that says that we live stays: nobody rescues them.
@@ -327,15 +338,11 @@ class WorkerRun:
                         task.cancel()
                     # Longer than the grace only if a job does not let itself be cancelled: it is left.
                     await asyncio.wait(tasks, timeout=self._timing.graceful + 1)
-                errors = [
-                    error
-                    for task in (*workers, *side)
-                    if task.done() and not task.cancelled() and (error := task.exception())
-                ]
+                error = _first_error(*workers, *side)
         if self._connector.error is not None:
             raise self._connector.error
         if not stop.is_set():
-            raise errors[0] if errors else RuntimeError("the worker ended by itself")
+            raise error or RuntimeError("the worker ended by itself")
 
     @asynccontextmanager
     async def _open_pool(self, stop: asyncio.Event) -> AsyncIterator[Pool]:
@@ -413,7 +420,10 @@ class WorkerRun:
                 log.error("job failed", exc_info=error, **told)
                 raise JobFailed from None
             except BibwireError as error:
-                log.warning("job failed", error=str(error), **told)
+                # With the database it is the same for all of them.
+                is_known = isinstance(error, DatabaseUnavailable) and (self._told or self.stopping.is_set())
+                self._told = self._told or isinstance(error, DatabaseUnavailable)
+                (log.info if is_known else log.warning)("job failed", error=str(error), **told)
                 raise JobFailed from None
             except Exception as error:
                 log.error("job failed", exc_info=error, **told)

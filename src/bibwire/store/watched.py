@@ -13,6 +13,7 @@ What a session is, is said in `connections`, where all connections are opened.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -23,7 +24,7 @@ from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 # Most statements take milliseconds; asking costs a connection, and so is rare.
 SILENT_SECONDS: Final = 8.0
@@ -38,6 +39,10 @@ START_SECONDS: Final = 15.0
 CONNECT_SECONDS: Final = 10
 # So often psycopg looks up from its wait.
 _INTERVAL: Final = 0.1
+# Who has waited for a connection for so long asks whether the server can be reached at all.
+WAIT_SECONDS: Final = 5.0
+# And who comes next while it cannot.
+WAIT_AGAIN_SECONDS: Final = 0.5
 # A pool pauses longer and longer between its attempts; after so long it begins with short pauses again.
 _RECONNECT_SECONDS: Final = 5.0
 
@@ -49,6 +54,9 @@ LOST_AFTER: Final = {
     "keepalives_count": "2",
     "tcp_user_timeout": "15000",
 }
+
+# That it cannot connect is said by whoever wanted a connection.
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 _GONE: Final = "no answer came, and the server does not work on one: the connection was lost"
 _SILENT: Final = "no answer came in time: the connection was lost"
@@ -151,10 +159,15 @@ class Watched(psycopg.AsyncConnection[TupleRow]):
                     row = await cursor.fetchone()
         except psycopg.OperationalError as error:
             # A server that has no room for the question lives, and may be working.
-            return True if "too many" in str(error) or "connection slots" in str(error) else None
+            return True if _is_full(error) else None
         except psycopg.Error:
             return True
         return bool(row and row[0])
+
+
+def _is_full(error: psycopg.Error) -> bool:
+    """Say whether a server has no room for another connection: it lives."""
+    return "too many" in str(error) or "connection slots" in str(error)
 
 
 class _Silence:
@@ -225,7 +238,45 @@ class Pool(AsyncConnectionPool[Watched]):
             reconnect_failed=_begin_again,
             **options,
         )
+        self._address = conninfo
+        self._arguments: dict[str, Any] = options.get("kwargs", {})
         self._renewed_at = 0.0
+        self._is_away = False
+
+    async def getconn(self, timeout: float | None = None) -> Watched:
+        """
+        Lend a connection. While all are in use it is waited for; a server that is gone is told within seconds.
+
+        Raises:
+            psycopg.OperationalError: Why the server cannot be reached.
+            PoolTimeout: None became free in time.
+        """
+        ends_at = monotonic() + (self.timeout if timeout is None else timeout)
+        while True:
+            left = ends_at - monotonic()
+            wait = WAIT_AGAIN_SECONDS if self._is_away else WAIT_SECONDS
+            try:
+                connection = await super().getconn(min(left, wait))
+            except PoolTimeout:
+                if left <= wait:
+                    raise
+            else:
+                self._is_away = False
+                return connection
+            await self._reach()
+
+    async def _reach(self) -> None:
+        """Find out why nobody is lent a connection, unless it is that all are in use."""
+        try:
+            other = await Watched.connect(
+                self._address, **{**self._arguments, "connect_timeout": ASK_SECONDS}
+            )
+        except psycopg.OperationalError as error:
+            self._is_away = not _is_full(error)
+            if self._is_away:
+                raise
+        else:
+            await other.close()
 
     async def distrust(self, connection: Watched) -> None:
         """A connection was lost: open those anew that are as old."""
