@@ -33,6 +33,7 @@ from bibwire.engine.clients import Clients, not_here
 from bibwire.engine.discovery import LIST_FROM
 from bibwire.engine.nightly import Nightly
 from bibwire.engine.outages import Outages
+from bibwire.engine.patience import Patience
 from bibwire.engine.planner import DISCOVER, SWEEP, VERIFY, Planner
 from bibwire.engine.reconcile import ReconcileReport, ReconcileRequest, Reconciliation
 from bibwire.engine.reports import Watch
@@ -152,8 +153,9 @@ class Runtime:
     async def discover(self, partner: Partner) -> Found:
         """Read a partner's race list now; an error is told, not raised."""
         clients = Clients(self.open_client, self.clock)
+        upkeep = self._upkeep(clients, Outages(self.clock))
         try:
-            return await self._upkeep(clients, Outages(self.clock)).read_list(partner)
+            return await Patience(self.db)(lambda: upkeep.read_list(partner))
         finally:
             await clients.close()
 

@@ -12,16 +12,20 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import psycopg
 import pytest
+import typer
 
 import rsusim
+from bibwire import cli
+from bibwire.cli.app import app
 from bibwire.store.database import open_database
 from bibwire.store.session import end_frozen
 from rsusim import worlds
 from tests.cli.conftest import BIBWIRE, Shell
-from tests.e2e.crew import own_server
+from tests.e2e.crew import backends, own_server
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
@@ -74,24 +78,51 @@ def test_an_embedded_server_that_is_killed_under_run_is_started_again(
         running.wait()
 
 
-def test_a_sync_waits_for_a_server_that_is_started_anew(shell: Shell, world: rsusim.World) -> None:
+# Those that take long wait for a server that is started anew; all others say at once that it is away.
+LONG: Final = ("sync", "reconcile", "verify", "backfill", "discover")
+QUICK: Final = {
+    "adopt", "bibs", "demo", "doctor", "init", "lookup", "metrics", "partner", "plan", "psql", "run",
+    "simulate", "status", "worker",
+}  # fmt: skip
+
+
+def test_every_long_command_waits_for_a_server_that_is_started_anew(
+    shell: Shell, world: rsusim.World
+) -> None:
     with own_server() as server:
         shell.environment["BIBWIRE_DATABASE_URL"] = server.conninfo
-        assert shell.add(world.accounts["Peak Timing"]).code == 0
-        world.quirks.set("latency_seconds", 0.3)
+        for account in world.accounts.values():
+            assert shell.add(account).code == 0
+        assert shell.run("sync").code == 0
+        # All of them are in their middle for as long as it takes to start them.
+        world.quirks.set("latency_seconds", 4.0)
         world.log.clear()
-        syncing = shell.start("sync")
-        wait_until(lambda: world.log.of("participants"))
+        started = {name: shell.start(name) for name in LONG}
+        wait_until(lambda: len(backends(server)) == len(LONG) and world.log.calls >= 2)
 
-        server.crash(lambda: wait_until(lambda: "the database is away" in shell.log_file.read_text()))
+        def all_said_so() -> bool:
+            said = shell.log_file.read_text().count("the database is away")
+            return said >= len(LONG) or any(each.poll() is not None for each in started.values())
 
-        out, err = syncing.communicate(timeout=PATIENCE_SECONDS)
-        assert syncing.returncode == 0, err
-        assert "the database is away" in err
-        assert "the database is back" in err
-        assert "Traceback" not in err
-        assert "never retrieved" not in err
-        assert "Failed" not in out
+        server.crash(lambda: wait_until(all_said_so))
+        world.quirks.set("latency_seconds", 0.0)
+
+        for name, process in started.items():
+            _, err = process.communicate(timeout=PATIENCE_SECONDS)
+            assert process.returncode == 0, (name, err)
+            assert err.count("the database is away") == 1, (name, err)
+            assert err.count("the database is back") == 1, (name, err)
+            for odd in ("Traceback", "never retrieved", "error connecting", "unexpected"):
+                assert odd not in err, (name, err)
+        assert world.log.highest_in_flight == 2
+
+
+def test_of_every_command_it_is_known_whether_it_waits_for_the_database() -> None:
+    names = set(typer.main.get_group(app).commands)
+
+    assert names == {*LONG, *QUICK}
+    for name in LONG:
+        assert "repeat=True" in Path(cli.__path__[0], f"{name}.py").read_text("utf-8")
 
 
 def test_a_partner_removed_while_it_is_synced_is_told_in_a_sentence(

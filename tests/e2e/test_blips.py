@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import datetime
 from typing import Any
 
@@ -10,10 +11,14 @@ import psycopg
 import pytest
 
 import rsusim
+from bibwire.domain.errors import DatabaseGone
+from bibwire.engine.patience import Patience
 from bibwire.store import catalog, leases
+from bibwire.store.database import open_database
 from rsusim import worlds
 from tests.conftest import NOON
 from tests.house import House
+from tests.network import network_to
 from tests.waiting import PATIENCE_SECONDS
 
 
@@ -51,3 +56,44 @@ def test_a_lease_is_renewed_again_after_a_renewal_that_failed(
                         await asyncio.sleep(0.05)
 
     house.run(run())
+
+
+def test_a_database_that_stays_away_is_waited_for_once_and_then_told_with_the_way_on(
+    database_url: str,
+) -> None:
+    with network_to(database_url) as (network, conninfo):
+
+        async def run() -> None:
+            async with open_database(conninfo) as db:
+                patiently = Patience(db, seconds=1)
+                network.cut()
+                began = time.monotonic()
+                with pytest.raises(DatabaseGone, match="waited for 1 s"):
+                    # What is in a piece of work that is repeated itself is not waited for twice.
+                    await Patience(db, seconds=PATIENCE_SECONDS)(lambda: patiently(db.check))
+                with pytest.raises(DatabaseGone):
+                    await patiently(db.check)
+                assert time.monotonic() - began < 20
+
+        asyncio.run(run())
+
+
+def test_what_was_cut_off_is_done_again_once_the_database_is_back(database_url: str) -> None:
+    with network_to(database_url) as (network, conninfo):
+
+        async def run() -> int:
+            tries = 0
+
+            async def work() -> int:
+                nonlocal tries
+                tries += 1
+                if tries == 1:
+                    network.cut()
+                    asyncio.get_running_loop().call_later(8, network.restore)
+                await db.check()
+                return tries
+
+            async with open_database(conninfo) as db:
+                return await Patience(db)(work)
+
+        assert asyncio.run(run()) == 2

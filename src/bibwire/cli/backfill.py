@@ -67,7 +67,7 @@ def backfill(
         idle = await failures.nobody(runtime, partner)
         return await load(runtime, settings, partner, since, until, race, dry_run), idle
 
-    report, idle = work(do, settings, make=False)
+    report, idle = work(do, settings, make=False, repeat=True)
     if json:
         print_json(report.as_json())
     else:

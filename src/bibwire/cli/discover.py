@@ -37,7 +37,7 @@ def discover(partner: PartnerOption = None, json: JsonOption = False) -> None:
         await runtime.wake_planner()
         return found
 
-    found = work(do, make=False)
+    found = work(do, make=False, repeat=True)
     if json:
         print_json({"partners": [as_fields(each) for each in found]})
     elif found and not all(failures.out_of_reach([each.error or ""]) for each in found):

@@ -52,7 +52,7 @@ def reconcile(
         with sync_progress() as watch:
             return await runtime.reconcile(request, failures.with_trouble(watch))
 
-    report = work(do, read_settings(summary=True), make=False)
+    report = work(do, read_settings(summary=True), make=False, repeat=True)
     if json:
         print_json(report.as_json())
     else:

@@ -44,12 +44,20 @@ class ToldToEnd(KeyboardInterrupt):
     """SIGTERM, or the terminal was closed: stop in order, as on Ctrl-C."""
 
 
-def work(do: Callable[[Runtime], Awaitable[T]], settings: Settings | None = None, *, make: bool = True) -> T:
+def work(
+    do: Callable[[Runtime], Awaitable[T]],
+    settings: Settings | None = None,
+    *,
+    make: bool = True,
+    repeat: bool = False,
+) -> T:
     """
     Open the runtime, do `do` with it, close all; return what it returned.
 
     Args:
         make: Whether an embedded database that is not there yet is made.
+        repeat: Whether `do` may be done twice, and takes long: it waits for a database that goes away in
+            its middle. Everything else says at once that it did.
     """
     import asyncio
 
@@ -69,7 +77,11 @@ def work(do: Callable[[Runtime], Awaitable[T]], settings: Settings | None = None
 
         _cancel_on_signals()
         async with open_runtime(settings) as runtime:
-            return await do(runtime)
+            if not repeat:
+                return await do(runtime)
+            from bibwire.engine.patience import Patience
+
+            return await Patience(runtime.db)(lambda: do(runtime))
 
     try:
         return asyncio.run(inside())

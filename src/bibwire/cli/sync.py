@@ -63,7 +63,7 @@ def sync(
             report.notes += await not_mirrored(runtime, partner)
         return report, await runtime.reports.loaded_since(heads)
 
-    report, loaded = work(do, read_settings(summary=True), make=False)
+    report, loaded = work(do, read_settings(summary=True), make=False, repeat=True)
     if json:
         print_json(report.as_json())
     else:

@@ -96,7 +96,7 @@ def verify(
         with verify_progress() as watch:
             return await runtime.verifier.verify(partners, request, watch=watch, announce=announce)
 
-    report = work(do, read_settings(summary=True), make=False)
+    report = work(do, read_settings(summary=True), make=False, repeat=True)
     if junit is not None:
         write_junit(junit, report)
     # What failed is worth more than what could not be asked.

@@ -62,6 +62,10 @@ class FeedRewound(BibwireError):
         self.agreed = agreed
 
 
+class DatabaseGone(DatabaseUnavailable):
+    """It was waited for, and did not come back in time."""
+
+
 class DatabaseDenied(DatabaseUnavailable):
     """PostgreSQL answers, and does not let us do our work: it is read-only, or access is missing."""
 

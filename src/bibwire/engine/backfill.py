@@ -113,8 +113,8 @@ class _Run:
     progress: BackfillProgress
     watch: Watch | None
     pauses: Pauses
+    patiently: Patience
     gate: Gate = field(default_factory=lambda: Gate(CALLS_AT_ONCE))
-    patiently: Patience = field(default_factory=Patience)
     counters: list[CallCounter] = field(default_factory=list)
 
     def count(self) -> CallCounter:
@@ -169,7 +169,8 @@ class Backfill:
         started = self._clock.monotonic()
         pauses = Pauses(self._clock, lambda: run.tell())
         progress = BackfillProgress(waiting_until=pauses.until)
-        run = _Run(request, BackfillReport(partners=len(partners)), progress, watch, pauses)
+        report = BackfillReport(partners=len(partners))
+        run = _Run(request, report, progress, watch, pauses, Patience(self._db))
         jobs = [_Job(partner, [], 1) for partner in partners]
         await self._together(run, jobs, self._prepare)
         if request.race_id is not None and not any(job.races for job in jobs) and not run.report.errors:

@@ -1,4 +1,9 @@
-"""Waits for a database that is away for a while: a server that is started anew costs a long run nothing."""
+"""
+Waits for a database that is away for a while: a server that is started anew costs a long run nothing.
+
+What a person started repeats the piece of work that was cut off. A command repeats as a whole what was
+in no such piece (`cli/session.py`), so there is one rule for all of them.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,14 @@ from typing import Final, TypeVar
 
 import structlog
 
-from bibwire.domain.errors import DatabaseDenied, DatabaseUnavailable
+from bibwire.domain.errors import DatabaseDenied, DatabaseGone, DatabaseUnavailable
+from bibwire.store.database import Database
 
 # A server that is started anew, or recovers from a crash, is mostly back within that.
 PATIENCE_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 1.0
+# A server that answers and fails us each time is not away.
+MOST_TRIES: Final = 10
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -21,38 +29,63 @@ log = structlog.get_logger()
 class Patience:
     """The patience of one run, shared by all that it does side by side. For what may be done twice."""
 
-    def __init__(self, *, seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, db: Database, *, seconds: float = PATIENCE_SECONDS) -> None:
+        self._db = db
         self._seconds = seconds
-        self._away_since: float | None = None
+        self._waiting = asyncio.Lock()
+        # Waited for in vain: nobody waits again.
+        self._gone: DatabaseGone | None = None
 
     async def __call__(self, do: Callable[[], Awaitable[T]]) -> T:
         """
-        Do something, again and again while the database is away.
+        Do something; if the database goes away meanwhile, do it again once it is back.
 
         Raises:
-            DatabaseUnavailable: It has been for too long, or refuses us, which no wait ends.
+            DatabaseDenied: It refuses us, which no wait ends.
+            DatabaseGone: It did not come back in time.
         """
-        clock = asyncio.get_running_loop()
+        tries = 0
         while True:
             try:
-                result = await do()
-            except DatabaseDenied:
+                return await do()
+            except (DatabaseDenied, DatabaseGone):
                 raise
             except DatabaseUnavailable as error:
-                if self._away_since is None:
-                    self._away_since = clock.time()
+                tries += 1
+                if tries == MOST_TRIES:
+                    raise
+                async with self._waiting:
+                    await self._until_back(error)
+
+    async def _until_back(self, error: DatabaseUnavailable) -> None:
+        if self._gone is not None:
+            raise self._gone
+        clock = asyncio.get_running_loop()
+        since, is_told = clock.time(), False
+        while True:
+            await asyncio.sleep(PAUSE_SECONDS)
+            try:
+                await self._db.check()
+            except DatabaseDenied:
+                raise
+            except DatabaseUnavailable as still:
+                if not is_told:
                     log.warning(
                         "the database is away; waiting for it",
                         action="database",
                         at_most_seconds=round(self._seconds),
-                        error=str(error),
+                        error=str(still),
                     )
-                elif clock.time() - self._away_since > self._seconds:
-                    raise
-                await asyncio.sleep(PAUSE_SECONDS)
+                    is_told = True
+                if clock.time() - since > self._seconds:
+                    self._gone = DatabaseGone(
+                        f"{str(error).rstrip('.')}. It was waited for {self._seconds:g} s. Once it is "
+                        "back, run the same command again: what was stored stays, and it goes on from there."
+                    )
+                    raise self._gone from None
             else:
-                if self._away_since is not None:
-                    away = clock.time() - self._away_since
-                    self._away_since = None
-                    log.warning("the database is back", action="database", seconds=round(away))
-                return result
+                if is_told:
+                    log.warning(
+                        "the database is back", action="database", seconds=round(clock.time() - since)
+                    )
+                return

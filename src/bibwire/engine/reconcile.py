@@ -10,8 +10,10 @@ it had to change, and the deltas should have seen, is drift.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -36,6 +38,7 @@ from bibwire.domain.teams import TeamCounts
 from bibwire.engine.calls import count_calls
 from bibwire.engine.clients import Clients
 from bibwire.engine.discovery import discover
+from bibwire.engine.patience import Patience
 from bibwire.engine.pauses import Pauses
 from bibwire.engine.reports import SyncError, SyncProgress, Watch
 from bibwire.engine.sweeper import Sweeper, Swept
@@ -296,14 +299,20 @@ class Reconciliation:
                 watch(progress)
 
         counter = count_calls()
-        pauses = Pauses(self._clock, tell)
+        pauses, patiently = Pauses(self._clock, tell), Patience(self._db)
         for partner in partners:
             try:
                 if not request.counts_only and await self._may_know(partner, request.race_id):
-                    await self._read_list(report, pauses, partner)
+                    await patiently(partial(self._read_list, report, pauses, partner))
                     tell()
-                scopes = await catalog.live_scopes(
-                    self._db, partner.partner_id, now=now, race_id=request.race_id
+                scopes = await patiently(
+                    partial(
+                        catalog.live_scopes,
+                        self._db,
+                        partner.partner_id,
+                        now=now,
+                        race_id=request.race_id,
+                    )
                 )
                 report.races += len(scopes)
                 progress.races += len(scopes)
@@ -311,7 +320,7 @@ class Reconciliation:
                     if not scope.is_loaded:
                         report.not_loaded += 1
                         continue
-                    await self._one(report, progress, pauses, partner, scope, request, tell)
+                    await self._one(report, progress, pauses, patiently, partner, scope, request, tell)
                     progress.races_done += 1
                     tell()
             except PartnerStopped as error:
@@ -375,51 +384,40 @@ class Reconciliation:
         report: ReconcileReport,
         progress: SyncProgress,
         pauses: Pauses,
+        patiently: Patience,
         partner: Partner,
         scope: Scope,
         request: ReconcileRequest,
         tell: Callable[[], None],
     ) -> None:
         key = (scope.partner_id, scope.race_id)
-        run_id = await runs.begin(self._db, *key, "reconcile", now=self._clock.now())
+        run_id = await patiently(lambda: runs.begin(self._db, *key, "reconcile", now=self._clock.now()))
 
         def on_page(rows: int) -> None:
             progress.people += rows
             tell()
 
-        outcome, error, calls_before = Outcome(), None, progress.calls
-        try:
+        outcome, calls_before = Outcome(), progress.calls
+        error: str | None = None
+
+        async def listed() -> Reconciled | None:
+            """Return None where the counts agree."""
             while True:
                 try:
                     async with self._clients.use(partner, Urgency.RECONCILE) as client:
                         if request.counts_only and not await self._reconciler.differing(client, scope):
-                            report.races_same_by_count += 1
-                            return
+                            return None
                         done = await self._reconciler.list_all(
                             client, scope, on_page=on_page, lease_wait_seconds=0, run_id=run_id
                         )
                     outcome.add(done.swept.outcome)
                     if done.swept.error is None:
-                        break
+                        return done
                     await pauses.wait(partner.name, done.swept.error)
                 except (BudgetSpent, Blocked) as wait:
                     await pauses.wait(partner.name, wait)
-            report.races_reconciled += 1
-            report.notes.extend(done.swept.notes)
-            race = {"partner": partner.name, "race_id": scope.race_id, "race": scope.name}
-            report.events.extend(race | each.as_fields() for each in done.events)
-            report.notes.extend(await self._list_teams(partner, scope, done, pauses))
-            if done.teams is not None:
-                report.teams.append(race | asdict(done.teams))
-            error = done.swept.text
-        except (PartnerStopped, DatabaseUnavailable, SettingsError) as caught:
-            error = str(caught)
-            raise
-        except BibwireError as caught:
-            error = str(caught)
-            report.errors.append(SyncError(partner.name, scope.race_id, error))
-        finally:
-            tell()
+
+        async def finish() -> None:
             await runs.finish(
                 self._db,
                 run_id,
@@ -429,6 +427,35 @@ class Reconciliation:
                 failed=bool(report.errors) and report.errors[-1].race_id == scope.race_id,
                 now=self._clock.now(),
             )
+
+        try:
+            done = await patiently(listed)
+            if done is None:
+                report.races_same_by_count += 1
+            else:
+                report.races_reconciled += 1
+                report.notes.extend(done.swept.notes)
+                race = {"partner": partner.name, "race_id": scope.race_id, "race": scope.name}
+                report.events.extend(race | each.as_fields() for each in done.events)
+                listed_now = done
+                report.notes.extend(
+                    await patiently(lambda: self._list_teams(partner, scope, listed_now, pauses))
+                )
+                if done.teams is not None:
+                    report.teams.append(race | asdict(done.teams))
+                error = done.swept.text
+        except BaseException as caught:
+            tell()
+            error = str(caught) if isinstance(caught, BibwireError) else None
+            if not isinstance(caught, BibwireError) or isinstance(
+                caught, PartnerStopped | DatabaseUnavailable | SettingsError
+            ):
+                with suppress(DatabaseUnavailable):  # what stops us is worth more
+                    await finish()
+                raise
+            report.errors.append(SyncError(partner.name, scope.race_id, error or ""))
+        tell()
+        await patiently(finish)
 
     async def _list_teams(
         self, partner: Partner, scope: Scope, done: Reconciled, pauses: Pauses

@@ -70,8 +70,8 @@ class _Run:
     report: SyncReport
     progress: SyncProgress
     watch: Watch | None
+    patiently: Patience
     gate: Gate = field(default_factory=lambda: Gate(SCOPES_AT_ONCE))
-    patiently: Patience = field(default_factory=Patience)
     refused: CallerRefused | None = None
     out_of_reach: bool = False
     # By partner, the vendor instant at which its race list was read.
@@ -130,7 +130,8 @@ class SyncEngine:
         """
         started = self._clock.monotonic()
         partners = await self.chosen(request.partner)
-        run = _Run(SyncReport(partners=len(partners)), SyncProgress(partners=len(partners)), watch)
+        patiently = Patience(self._db)
+        run = _Run(SyncReport(partners=len(partners)), SyncProgress(partners=len(partners)), watch, patiently)
         knowing = [partner for partner in partners if await self._knows(partner, request.race_id)]
         if knowing:  # a race that is known needs no search under the other partners
             partners = knowing
@@ -184,7 +185,7 @@ class SyncEngine:
             raise SettingsError(
                 f"Race {race_id} is not in the mirror of {partner.name}: run 'bibwire sync' first."
             )
-        run = _Run(SyncReport(partners=1), SyncProgress(partners=1), None)
+        run = _Run(SyncReport(partners=1), SyncProgress(partners=1), None, Patience(self._db))
         scopes = await catalog.live_scopes(
             self._db, partner.partner_id, now=self._clock.now(), race_id=race_id
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -45,6 +46,7 @@ from bibwire.engine.checks import (
     Task,
 )
 from bibwire.engine.evidence import Evidence, OpenCounted, Purse
+from bibwire.engine.patience import Patience
 from bibwire.store import catalog, runs, schedule, verify
 from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
@@ -211,7 +213,7 @@ class Verifier:
         """
         report = VerifyReport(request.seed, partners=len(partners))
         progress = VerifyProgress(partners=len(partners))
-        started = self._clock.monotonic()
+        started, patiently = self._clock.monotonic(), Patience(self._db)
         if request.race_id is not None:
             partners = [each for each in partners if await self._knows(each, request.race_id)]
             report.partners = progress.partners = len(partners)
@@ -227,7 +229,9 @@ class Verifier:
                 watch(progress)
 
             try:
-                run = await self._partner(partner, request, tell, progress, watch, announce, stopping)
+                run = await patiently(
+                    partial(self._partner, partner, request, tell, progress, watch, announce, stopping)
+                )
             except (DatabaseUnavailable, SettingsError):
                 raise
             except BibwireError as error:  # its credential cannot be opened: the others go on

@@ -63,6 +63,15 @@ class Database:
                 await self._pool.distrust(lent)
             raise translated(error) from None
 
+    async def check(self) -> None:
+        """
+        Find out whether the server answers.
+
+        Raises:
+            DatabaseUnavailable: It does not; the text says why.
+        """
+        await self.fetch("SELECT true")
+
     async def fetch(self, statement: LiteralString, **values: Any) -> list[TupleRow]:
         """Run one statement in a transaction of its own and return its rows."""
         async with self.transaction() as connection:

@@ -245,7 +245,7 @@ class Pool(AsyncConnectionPool[Watched]):
 
     async def getconn(self, timeout: float | None = None) -> Watched:
         """
-        Lend a connection. While all are in use it is waited for; a server that is gone is told within seconds.
+        Lend a connection. While all are in use it is waited for; that the server is gone is told in seconds.
 
         Raises:
             psycopg.OperationalError: Why the server cannot be reached.
