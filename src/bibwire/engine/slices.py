@@ -70,7 +70,7 @@ HOT_RETRY_SECONDS: Final = 5.0
 HOT_TIMEOUT_SECONDS: Final = 20.0
 FULL_TIME_EVERY: Final = 3
 # With the few seconds between two polls of a hot race, its operator hears of it within fifteen.
-HOT_SILENT_SECONDS: Final = 7.0
+HOT_SILENT_SECONDS: Final = 6.0
 
 log = structlog.get_logger()
 
