@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 import rsusim
+from bibwire.cli.freshness import Watch
+from bibwire.domain.errors import DatabaseUnavailable
 from tests.cli.conftest import Shell
+from tests.conftest import NOON
 
 CLEAR = re.compile(r"\x1b\[H")
 
@@ -34,6 +37,41 @@ def many(shell: Shell, world: rsusim.World, peak: rsusim.Account) -> Shell:
     assert shell.run("sync").code == 1
     shell.environment |= {"LINES": "24", "BIBWIRE_LOG_LEVEL": "ERROR"}
     return shell
+
+
+class Hand:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.at = NOON
+
+    def now(self) -> datetime:
+        return self.at
+
+    def pass_by(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+def test_right_after_an_outage_nobody_is_told_that_no_worker_is_running(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Hand()
+    watch = Watch(clock.now)
+    watch.look([], workers=1)
+    watch.no_answer(DatabaseUnavailable("PostgreSQL cannot be used: connection refused"))
+    clock.pass_by(40)
+    watch.look([], workers=0)
+    clock.pass_by(4)
+    watch.look([], workers=1)
+    said = capsys.readouterr().err
+    assert "the database answers again, after 40 s" in said
+    assert "worker" not in said
+
+    watch.look([], workers=0)
+    assert "worker" not in capsys.readouterr().err
+    clock.pass_by(12)
+    watch.look([], workers=0)
+    assert "no worker is running" in capsys.readouterr().err
 
 
 def test_what_fails_comes_first_and_the_races_are_turned_over_by_keys(many: Shell) -> None:

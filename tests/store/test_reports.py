@@ -13,10 +13,13 @@ import rsusim
 from bibwire.domain.errors import SettingsError
 from bibwire.engine.reports import SyncRequest
 from bibwire.store import follow as following
+from bibwire.store import watched
+from bibwire.store.database import open_database
 from bibwire.store.follow import follow
 from bibwire.store.partners import Partner
-from bibwire.store.reports import Change, Head
+from bibwire.store.reports import Change, Head, Reports
 from tests.house import House
+from tests.network import Network, network_to
 from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.every_postgres
@@ -163,6 +166,34 @@ def test_following_goes_on_when_its_connection_is_cut(scene: Scene, monkeypatch:
 
     head = scene.head()
     assert scene.house.run(watch()) == 5
+
+
+def test_following_goes_on_after_an_outage(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    monkeypatch.setattr(following, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(watched, "WAIT_SECONDS", 0.2)
+    scene.bib(scene.ada, 1)
+
+    async def watch(network: Network, conninfo: str) -> list[int | None]:
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            open_database(conninfo) as db,
+            aclosing(follow(Reports(db), since={})) as feed,
+        ):
+            seen = [(await anext(feed)).bib_to]
+            coming = asyncio.ensure_future(anext(feed))
+            network.cut()
+            await asyncio.sleep(3)
+            assert not coming.done()
+            network.restore()
+            scene.world.advance(30)
+            scene.world.assign_bib(scene.ada, 2)
+            await scene.house.runtime.engine.sync(SyncRequest())
+            return [*seen, (await coming).bib_to]
+
+    with network_to(database_url) as (network, conninfo):
+        assert scene.house.run(watch(network, conninfo)) == [1, 2]
 
 
 def test_status_counts_calls_people_and_what_is_quarantined(scene: Scene) -> None:

@@ -7,13 +7,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from datetime import datetime
 
     from bibwire.runtime import Runtime
     from bibwire.store.reports import StaleRace
 
 LOOK_SECONDS: Final = 2.0
+# So long after an outage of the database nothing is said of workers: they come back within seconds.
+WORKERS_BACK_SECONDS: Final = 15.0
 # Races named in a sentence.
 MOST_NAMED: Final = 3
 
@@ -42,7 +44,7 @@ async def _watch(runtime: Runtime, partner_id: int | None, race_id: int | None) 
 
     from bibwire.domain.errors import BibwireError
 
-    watch = Watch(runtime)
+    watch = Watch(runtime.clock.now)
     while True:
         try:
             stale = await runtime.reports.stale_races(partner_id=partner_id, race_id=race_id)
@@ -54,35 +56,42 @@ async def _watch(runtime: Runtime, partner_id: int | None, race_id: int | None) 
         await asyncio.sleep(LOOK_SECONDS)
 
 
+def is_recent(back_at: datetime | None, now: datetime) -> bool:
+    """Say whether the database is back for so short a time that its workers may not be yet."""
+    return back_at is not None and (now - back_at).total_seconds() < WORKERS_BACK_SECONDS
+
+
 class Watch:
     """What was said so far, so that it is said once."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._now = runtime.clock.now
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
         # Of each race, since when it is not fresh.
         self._stale: dict[tuple[str, int], datetime] = {}
         self._names: dict[tuple[str, int], str] = {}
         self._silent_since: datetime | None = None
+        self._back_at: datetime | None = None
         self._idle = False
 
     def no_answer(self, error: Exception) -> None:
         """Note that the database did not answer."""
         if self._silent_since is None:
             self._silent_since = self._now()
-            why = str(error).rstrip(".")
+            why = str(error).rstrip(".?")
             self._say(f"the database does not answer, so nothing new is shown: {why}. Trying again ...")
 
     def look(self, stale: Collection[StaleRace], workers: int) -> None:
         """Say what is new since the last look."""
         if self._silent_since is not None:
             lasted = self._lasted(self._silent_since)
-            self._silent_since = None
+            self._silent_since, self._back_at = None, self._now()
             self._say(f"the database answers again, after {lasted}.")
-        if not workers and not self._idle:
-            self._say("no worker is running, so nothing new comes by itself: start bibwire run.")
-        elif workers and self._idle:
-            self._say("a worker is running again.")
-        self._idle = not workers
+        if workers or not is_recent(self._back_at, self._now()):
+            if not workers and not self._idle:
+                self._say("no worker is running, so nothing new comes by itself: start bibwire run.")
+            elif workers and self._idle:
+                self._say("a worker is running again.")
+            self._idle = not workers
         new: dict[str, list[StaleRace]] = {}
         for race in stale:
             key = (race.partner, race.race_id)

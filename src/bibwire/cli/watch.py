@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bibwire.cli.freshness import is_recent
 from bibwire.cli.standing import Standing, alarms, shortage_sentence, standing
 from bibwire.cli.terminal import age, console, counted, moment, plain
 from bibwire.domain.errors import BibwireError, SettingsError
@@ -80,7 +81,7 @@ async def _look(runtime: Runtime, view: View) -> None:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 view.found = await standing(runtime)
-            view.silent_since = None
+            view.answered()
         except (BibwireError, TimeoutError) as error:
             view.no_answer(str(error) or f"no answer within {PATIENCE_SECONDS:g} s")
         await asyncio.sleep(LOOK_SECONDS)
@@ -121,11 +122,17 @@ class View:
         self._now = now
         self.found: Standing | None = None
         self.silent_since: datetime | None = None
+        self._back_at: datetime | None = None
         self._why_silent = ""
         self._page = 0
         self._pages = 1
         self._turned_at = now()
         self._stays = PAGE_SECONDS
+
+    def answered(self) -> None:
+        """Note that the database answered."""
+        if self.silent_since is not None:
+            self.silent_since, self._back_at = None, self._now()
 
     def no_answer(self, why: str) -> None:
         """Note that the database did not answer."""
@@ -182,14 +189,15 @@ class View:
         told: list[tuple[str, str]] = []
         if self.silent_since is not None:
             lasted = age((self._now() - self.silent_since).total_seconds())
-            why = plain(self._why_silent).rstrip(".")
+            why = plain(self._why_silent).rstrip(".?")
             told.append((f"The database has not answered for {lasted}: {why}. Trying again.", "red"))
         if self.found is None:
             return told
         state = self.found.status
         if not state.partners:
             return [*told, ("No partner is stored yet: bibwire partner add NAME --api-key KEY", "yellow")]
-        told += [(sentence, "red") for sentence in alarms(self.found.jobs)]
+        if not is_recent(self._back_at, self._now()):
+            told += [(sentence, "red") for sentence in alarms(self.found.jobs)]
         for block in state.caller_blocks:
             told.append(
                 (f"No calls before {moment(block.until)}: {plain(block.reason or 'throttled')}.", "red")

@@ -19,7 +19,7 @@ from time import monotonic
 
 import psycopg
 
-from bibwire.domain.errors import DatabaseUnavailable, FeedRewound
+from bibwire.domain.errors import DatabaseDenied, DatabaseUnavailable, FeedRewound
 from bibwire.store.database import connect
 from bibwire.store.reports import BATCH, Change, Head, Mark, Reports
 from bibwire.store.watched import CHECK_SECONDS, Watched
@@ -27,8 +27,6 @@ from bibwire.store.watched import CHECK_SECONDS, Watched
 POLL_SECONDS = 2.0
 # A connection without notices for so long is tried: its server may be gone without a word.
 TRY_SECONDS = 10.0
-# A server that restarts is away for seconds; beyond this the reader is told.
-GIVE_UP_AFTER = 30
 # So many positions are remembered of each partner: where a feed went back, the last that agrees is told.
 MARKS_KEPT = 1000
 
@@ -42,7 +40,7 @@ async def follow(
     bibs_only: bool = True,
 ) -> AsyncGenerator[Change]:
     """
-    Yield each change after `since`, for ever.
+    Yield each change after `since`, for ever. A database that is away is waited for, however long.
 
     Args:
         since: The last seq known of each partner, by id; moved on as changes are handed out.
@@ -51,9 +49,8 @@ async def follow(
 
     Raises:
         FeedRewound: The database lost changes that were handed out.
-        DatabaseUnavailable: It does not answer for half a minute.
+        DatabaseDenied: It refuses us.
     """
-    failures = 0
     marks: dict[int, deque[Mark]] = {}
     async with _Notices(reports.conninfo) as notices:
         while True:
@@ -61,11 +58,10 @@ async def follow(
                 async with aclosing(_new(reports, since, marks, partner_id, race_id, bibs_only)) as changes:
                     async for change in changes:
                         yield change
-                failures = 0
+            except DatabaseDenied:
+                raise
             except DatabaseUnavailable:
-                failures += 1
-                if failures > GIVE_UP_AFTER / POLL_SECONDS:
-                    raise
+                pass  # said by whoever watches over the races (cli/freshness.py)
             await notices.wait()
 
 
