@@ -95,6 +95,7 @@ def test_a_distance_is_read(text: str, metres: str) -> None:
         "½",
         "13.1",
         "1,60 meters",
+        "5K" + " " * 100_000,
         "-" * 100_000,
         "- " * 100_000 + "run",
         "1" * 1_000_000 + "K",

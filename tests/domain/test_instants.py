@@ -276,3 +276,14 @@ def test_a_zone_is_known_by_what_people_call_it(text: str, zone: str) -> None:
 )
 def test_a_zone_that_may_be_two_is_not_guessed(text: str) -> None:
     assert instants.zone_named(text) is None
+
+
+def test_what_is_longer_than_any_zone_or_time_is_not_looked_at_and_not_remembered() -> None:
+    remembering = (instants._zone_named, instants._since_midnight, instants._unchanging_midnight)
+    before = [each.cache_info() for each in remembering]
+
+    assert instants.zone_named(" " * 100_000 + "America/Chicago") is None
+    assert parse_moment("1/15/2026 " + "1" * 100_000, EASTERN) is None
+    assert parse_eastern("1/" * 100_000 + " 12:00") is None
+
+    assert [each.cache_info() for each in remembering] == before

@@ -134,8 +134,18 @@ def test_a_key_file_that_is_named_is_never_made(tmp_path: Path) -> None:
 
 
 @posix_only
-@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "huge"])
-def test_a_key_file_that_is_no_small_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("pipe", "is no plain file"),
+        ("device", "is no plain file"),
+        ("folder", "is no plain file"),
+        ("huge", "has to be 32 bytes"),
+    ],
+)
+def test_a_key_file_that_is_no_small_file_is_refused_and_not_waited_for(
+    tmp_path: Path, kind: str, why: str
+) -> None:
     path = tmp_path / "secret.key"
     if kind == "pipe":
         os.mkfifo(path, 0o600)
@@ -147,7 +157,7 @@ def test_a_key_file_that_is_no_small_file_is_refused_and_not_waited_for(tmp_path
         path.touch(0o600)
         os.truncate(path, 1 << 40)
 
-    with pytest.raises(SettingsError, match="key file"):
+    with pytest.raises(SettingsError, match=f"key file .* {why}"):
         load_key(key=None, key_file=path, home=tmp_path)
 
 

@@ -208,14 +208,17 @@ def _read_small(path: Path) -> tuple[int, str]:
     """
     # Not to wait for whoever would write into a pipe; Windows has no such flag, nor such pipes.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise SettingsError(
                 f"The key file {path} is no plain file: name a file with the key in BIBWIRE_SECRET_KEY_FILE, "
                 "or set BIBWIRE_SECRET_KEY."
             )
-        content = file.read(LONGEST_KEY_FILE + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(LONGEST_KEY_FILE + 1)
+    finally:
+        os.close(descriptor)
     try:
         return stat.S_IMODE(found.st_mode), "" if len(content) > LONGEST_KEY_FILE else content.decode(
             "utf-8-sig"
