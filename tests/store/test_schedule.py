@@ -12,11 +12,17 @@ import psycopg
 import pytest
 
 from bibwire.domain.budget import Urgency
+from bibwire.domain.merge import BibMove
 from bibwire.domain.schedule import Tier
+from bibwire.domain.secrets import NOBODY
 from bibwire.engine.planner import DISCOVER, SWEEP, Planner
-from bibwire.store import schedule
-from bibwire.store.database import open_database, statements
+from bibwire.store import feed, schedule
+from bibwire.store.database import Database, open_database, statements
 from bibwire.store.jobs import Jobs
+from bibwire.store.partners import Partners
+from bibwire.store.permits import Permits
+from bibwire.store.session import open_session
+from tests.store.mirrored import VAULT, add_partner, list_races, load, with_database
 
 NOW = datetime(2026, 9, 12, 16, 0, tzinfo=UTC)
 
@@ -44,15 +50,46 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def furnish(
-    connection: psycopg.Connection[Any],
+    database_url: str,
     *,
     partners: int,
     races: int,
     start: datetime,
     calls: int = 1000,
+    calls_made: int = 0,
+    loaded: bool = True,
     now: datetime = NOW,
 ) -> None:
-    """Add partners with races of one event each; nothing is due, nothing planned or read anew."""
+    """Add partners whose races, of one event each, were listed and loaded; all are to be planned."""
+
+    async def go(db: Database) -> None:
+        for number in range(1, partners + 1):
+            partner = await add_partner(db, number, calls=calls, calls_made=calls_made)
+            await list_races(db, partner.partner_id, range(1, races + 1), start=start, now=now)
+            if loaded:
+                await load(db, partner.partner_id, range(1, races + 1), now=now)
+
+    with_database(database_url, go)
+
+
+def find_more(
+    database_url: str, partner_id: int, *, races: int, start: datetime, now: datetime = NOW
+) -> None:
+    """Let a race list show so many races of a partner, and load them."""
+
+    async def go(db: Database) -> None:
+        await list_races(db, partner_id, range(1, races + 1), start=start, now=now)
+        await load(db, partner_id, range(1, races + 1), now=now)
+
+    with_database(database_url, go)
+
+
+def crowd(connection: psycopg.Connection[Any], *, partners: int, races: int) -> None:
+    """
+    Add as many idle scopes as the program would write in minutes.
+
+    How a statement is planned depends on their number; what the program writes is for other tests to see.
+    """
     connection.execute(
         """
         WITH p AS (
@@ -61,7 +98,7 @@ def furnish(
             RETURNING partner_id
         ), c AS (
             INSERT INTO bibwire.credentials (partner_id, kind, fingerprint, calls_per_hour, key_encrypted)
-            SELECT partner_id, 'key', 'abcd', %(calls)s, '' FROM p
+            SELECT partner_id, 'key', 'abcd', 1000, '' FROM p
         ), d AS (
             INSERT INTO bibwire.plans (partner_id, next_plan_at, next_discovery_at)
             SELECT partner_id, %(later)s, %(later)s FROM p
@@ -70,30 +107,10 @@ def furnish(
             SELECT partner_id, n, 'Race ' || n, %(now)s, %(now)s
             FROM p, generate_series(1, %(races)s) AS n
         )
-        INSERT INTO bibwire.events (partner_id, event_id, race_id, name, starts_at, first_seen_at, changed_at)
-        SELECT partner_id, n, n, '10K', %(start)s, %(now)s, %(now)s
-        FROM p, generate_series(1, %(races)s) AS n
+        INSERT INTO bibwire.scopes (partner_id, race_id, tier, next_due_at)
+        SELECT partner_id, n, 'far', %(later)s FROM p, generate_series(1, %(races)s) AS n
         """,
-        {
-            "partners": partners,
-            "races": races,
-            "now": now,
-            # Sooner than whatever is planned is planned anew.
-            "later": now + timedelta(minutes=30),
-            "start": start,
-            "calls": calls,
-        },
-    )
-
-
-def make_due(connection: psycopg.Connection[Any], tier: Tier, *, partner_id: int = 1) -> None:
-    connection.execute(
-        "INSERT INTO bibwire.scopes (partner_id, race_id, tier, next_due_at, loaded_at)"
-        " SELECT partner_id, race_id, %(tier)s, %(now)s, %(now)s"
-        " FROM bibwire.races WHERE partner_id = %(partner_id)s"
-        " ON CONFLICT (partner_id, race_id)"
-        " DO UPDATE SET tier = excluded.tier, next_due_at = excluded.next_due_at",
-        {"tier": tier.value, "now": NOW, "partner_id": partner_id},
+        {"partners": partners, "races": races, "now": NOW, "later": NOW + timedelta(hours=2)},
     )
 
 
@@ -131,12 +148,12 @@ def pages_read(plan: dict[str, Any]) -> int:
 def test_what_is_due_is_queued_once_however_many_plan(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    furnish(connection, partners=1, races=40, start=NOW + timedelta(days=9))
-    make_due(connection, Tier.FAR)
+    furnish(database_url, partners=1, races=40, start=NOW + timedelta(days=9))
 
     ticked = tick(database_url, times=3)
     again = tick(database_url)
 
+    assert sum(each.planned for each in ticked) == 1
     assert sum(each.queued for each in ticked) == 40
     assert again[0].queued == 0
     assert queued(connection, SWEEP) == 40
@@ -145,8 +162,7 @@ def test_what_is_due_is_queued_once_however_many_plan(
 def test_a_scope_whose_job_is_lost_comes_up_again(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    furnish(connection, partners=1, races=1, start=NOW + timedelta(days=9))
-    make_due(connection, Tier.FAR)
+    furnish(database_url, partners=1, races=1, start=NOW + timedelta(days=9))
     clock = Still()
     assert tick(database_url, clock)[0].queued == 1
     connection.execute("SET search_path = bibwire_jobs")
@@ -161,12 +177,7 @@ def test_a_scope_whose_job_is_lost_comes_up_again(
 def test_only_what_the_budget_pays_for_is_queued_and_the_rest_is_looked_at_later(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    furnish(connection, partners=1, races=30, start=NOW + timedelta(days=9), calls=20)
-    make_due(connection, Tier.FAR)
-    connection.execute(
-        "INSERT INTO bibwire.call_minutes (credential_id, minute, calls)"
-        " SELECT credential_id, date_trunc('minute', clock_timestamp()), 10 FROM bibwire.credentials"
-    )
+    furnish(database_url, partners=1, races=30, start=NOW + timedelta(days=9), calls=20, calls_made=10)
 
     [ticked] = tick(database_url)
 
@@ -178,17 +189,13 @@ def test_only_what_the_budget_pays_for_is_queued_and_the_rest_is_looked_at_later
     assert row == (22,)
 
 
-def test_what_is_queued_and_not_polled_yet_is_paid_for(
-    connection: psycopg.Connection[Any], database_url: str
-) -> None:
-    furnish(connection, partners=2, races=30, start=NOW + timedelta(days=9), calls=20)
-    make_due(connection, Tier.FAR)
-    connection.execute(
-        "UPDATE bibwire.scopes SET next_due_at = %s WHERE race_id > 10", (NOW + timedelta(hours=1),)
-    )
+def test_what_is_queued_and_not_polled_yet_is_paid_for(database_url: str) -> None:
+    start = NOW + timedelta(days=9)
+    furnish(database_url, partners=2, races=0, start=start, calls=20)
+    find_more(database_url, 1, races=10, start=start)
     assert tick(database_url)[0].queued == 10
-    connection.execute("UPDATE bibwire.scopes SET next_due_at = %s WHERE race_id > 10", (NOW,))
-    make_due(connection, Tier.FAR, partner_id=2)
+    for partner_id in (1, 2):
+        find_more(database_url, partner_id, races=30, start=start)
 
     [ticked] = tick(database_url)
 
@@ -196,19 +203,24 @@ def test_what_is_queued_and_not_polled_yet_is_paid_for(
     assert (ticked.queued, ticked.put_off) == (8 + 18, 12 + 12)
 
 
-def test_a_poll_that_is_over_or_whose_job_was_lost_reserves_no_call(
-    connection: psycopg.Connection[Any], database_url: str
-) -> None:
-    furnish(connection, partners=1, races=30, start=NOW + timedelta(days=9), calls=20)
-    make_due(connection, Tier.FAR)
-    connection.execute(
-        "UPDATE bibwire.scopes SET"
-        " next_due_at = CASE WHEN race_id > 10 THEN %(now)s ELSE %(later)s END,"
-        " claimed_until = CASE WHEN race_id <= 10 THEN %(later)s WHEN race_id <= 12 THEN %(now)s END",
-        {"now": NOW, "later": NOW + timedelta(minutes=2)},
-    )
+def test_a_poll_that_is_over_or_whose_job_was_lost_reserves_no_call(database_url: str) -> None:
+    start, clock = NOW + timedelta(days=9), Still()
+    furnish(database_url, partners=1, races=12, start=start, calls=20)
+    assert tick(database_url, clock)[0].queued == 12
+    clock.at += schedule.CLAIM
 
-    [ticked] = tick(database_url)
+    async def poll_ten(db: Database) -> None:
+        for race_id in range(1, 11):
+            # Its job has its next poll in hand, which is far away.
+            await schedule.record_poll(
+                db, 1, race_id, polled_at=clock.at, with_removed=True, rate=0.0,
+                next_due_at=clock.at + timedelta(minutes=2), goes_on=True, now=clock.at,
+            )  # fmt: skip
+
+    with_database(database_url, poll_ten)
+    find_more(database_url, 1, races=30, start=start, now=clock.at)
+
+    [ticked] = tick(database_url, clock)
 
     assert (ticked.queued, ticked.put_off) == (18, 2)
 
@@ -218,48 +230,59 @@ def test_a_blocked_credential_is_left_alone_until_its_block_ends_and_others_are_
 ) -> None:
     clock = Still()
     clock.at = datetime.now(UTC)  # the budget's clock is the database's
-    furnish(connection, partners=2, races=3, start=clock.at + timedelta(days=9), now=clock.at)
-    for partner_id in (1, 2):
-        make_due(connection, Tier.FAR, partner_id=partner_id)
-    until = clock.at + timedelta(minutes=7)
-    connection.execute("UPDATE bibwire.credentials SET blocked_until = %s WHERE partner_id = 1", (until,))
+    furnish(database_url, partners=2, races=3, start=clock.at + timedelta(days=9), now=clock.at)
+
+    async def throttle(db: Database) -> None:
+        async with open_session(database_url) as session:
+            permits = Permits(db, session, clock, credential_id=1, caller=NOBODY, calls_in_flight=2)
+            await permits.throttled("fewer calls", 7 * 60)
+
+    with_database(database_url, throttle)
 
     [ticked] = tick(database_url, clock)
 
     assert (ticked.queued, ticked.put_off) == (3, 3)
     row = connection.execute(
-        "SELECT count(*) FROM bibwire.scopes WHERE partner_id = 1 AND next_due_at = %s", (until,)
+        "SELECT count(*), min(c.blocked_until) FROM bibwire.scopes AS s JOIN bibwire.credentials AS c"
+        " ON c.partner_id = s.partner_id WHERE s.partner_id = 1 AND s.next_due_at = c.blocked_until"
     ).fetchone()
-    assert row == (3,)
+    assert row is not None
+    assert row[0] == 3
+    assert abs(row[1] - clock.at - timedelta(minutes=7)) < timedelta(minutes=1)
 
 
 def test_hot_races_are_queued_first_whatever_else_is_due(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    furnish(connection, partners=6, races=100, start=NOW + timedelta(days=9), calls=100_000)
+    clock = Still()
+    clock.at -= timedelta(hours=1)
+    furnish(database_url, partners=6, races=0, start=NOW, calls=100_000, now=clock.at)
     for partner_id in range(1, 6):
-        make_due(connection, Tier.FAR, partner_id=partner_id)
-    make_due(connection, Tier.HOT, partner_id=6)
-    connection.execute(
-        "UPDATE bibwire.scopes SET next_due_at = %s WHERE partner_id < 6", (NOW - timedelta(hours=1),)
-    )
+        find_more(database_url, partner_id, races=100, start=NOW + timedelta(days=9), now=clock.at)
+    tick(database_url, clock)  # more are due than one tick queues
+    clock.at = NOW
+    find_more(database_url, 6, races=100, start=NOW + timedelta(hours=2))
 
-    [ticked] = tick(database_url)
+    tick(database_url, clock)
 
-    assert ticked.queued == 100 + 200
-    row = connection.execute(
-        "SELECT count(*) FROM bibwire_jobs.procrastinate_jobs"
-        " WHERE priority = 1 AND args ->> 'partner_id' = '6'"
-    ).fetchone()
-    assert row == (100,)
+    rows = connection.execute(
+        "SELECT priority, count(*) FROM bibwire_jobs.procrastinate_jobs"
+        " WHERE args ->> 'partner_id' = '6' GROUP BY 1"
+    ).fetchall()
+    assert rows == [(1, 100)]
 
 
 def test_discovery_is_queued_when_it_is_due_and_not_for_a_paused_partner(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    furnish(connection, partners=3, races=1, start=NOW + timedelta(days=9))
-    connection.execute("UPDATE bibwire.plans SET next_discovery_at = %s WHERE partner_id > 1", (NOW,))
-    connection.execute("UPDATE bibwire.partners SET paused_at = now() WHERE partner_id = 3")
+    furnish(database_url, partners=3, races=1, start=NOW + timedelta(days=9))
+
+    async def go(db: Database) -> None:
+        for partner_id in (2, 3):
+            await list_races(db, partner_id, [1], start=NOW + timedelta(days=9), now=NOW, again_at=NOW)
+        await Partners(db, VAULT).pause("Partner 3")
+
+    with_database(database_url, go)
 
     assert tick(database_url)[0].discoveries == 1
     assert tick(database_url)[0].discoveries == 0
@@ -269,12 +292,12 @@ def test_discovery_is_queued_when_it_is_due_and_not_for_a_paused_partner(
 def test_a_plan_opens_scopes_and_a_pause_closes_them(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    furnish(connection, partners=1, races=2, start=NOW + timedelta(days=9))
-    connection.execute("UPDATE bibwire.plans SET next_plan_at = %s", (NOW,))
+    furnish(database_url, partners=1, races=2, start=NOW + timedelta(days=9))
 
     assert (tick(database_url)[0].planned, queued(connection, SWEEP)) == (1, 2)
-    connection.execute("UPDATE bibwire.partners SET paused_at = now()")
-    connection.execute("UPDATE bibwire.plans SET next_plan_at = %s", (NOW,))
+    with_database(database_url, lambda db: Partners(db, VAULT).pause("Partner 1"))
+    # Whoever planned it may have read the partner before.
+    find_more(database_url, 1, races=2, start=NOW + timedelta(days=9))
     assert tick(database_url)[0].planned == 1
 
     rows = connection.execute("SELECT next_due_at, tier FROM bibwire.scopes").fetchall()
@@ -285,13 +308,10 @@ def test_a_plan_opens_scopes_and_a_pause_closes_them(
 def test_finding_what_is_due_reads_an_index_and_not_what_is_idle(
     name: str, connection: psycopg.Connection[Any]
 ) -> None:
-    furnish(connection, partners=500, races=20, start=NOW + timedelta(days=9))
+    crowd(connection, partners=500, races=20)
     connection.execute(
-        "INSERT INTO bibwire.scopes (partner_id, race_id, tier, next_due_at)"
-        " SELECT partner_id, race_id, 'far', %s FROM bibwire.races",
-        (NOW + timedelta(hours=2),),
+        "UPDATE bibwire.scopes SET tier = 'hot', next_due_at = %s WHERE partner_id = 1", (NOW,)
     )
-    make_due(connection, Tier.HOT)
     connection.execute("ANALYZE bibwire.scopes, bibwire.plans, bibwire.credentials, bibwire.partners")
 
     plan = explained(connection, name, now=NOW, horizon=NOW, most=200)
@@ -303,10 +323,10 @@ def test_finding_what_is_due_reads_an_index_and_not_what_is_idle(
 def test_what_jobs_have_in_hand_is_counted_without_reading_what_is_idle(
     connection: psycopg.Connection[Any],
 ) -> None:
-    furnish(connection, partners=2, races=10_000, start=NOW + timedelta(days=9))
-    make_due(connection, Tier.FAR)
+    crowd(connection, partners=2, races=10_000)
     connection.execute(
-        "UPDATE bibwire.scopes SET claimed_until = %s WHERE race_id <= 20", (NOW + timedelta(minutes=1),)
+        "UPDATE bibwire.scopes SET next_due_at = %s, claimed_until = %s WHERE race_id <= 20",
+        (NOW, NOW + timedelta(minutes=1)),
     )
     connection.execute("VACUUM ANALYZE bibwire.scopes, bibwire.credentials")
 
@@ -315,67 +335,65 @@ def test_what_jobs_have_in_hand_is_counted_without_reading_what_is_idle(
     assert pages_read(plan) < 50, plan
 
 
-def test_a_first_load_leaves_half_of_the_calls_to_what_is_loaded(
-    connection: psycopg.Connection[Any], database_url: str
-) -> None:
-    furnish(connection, partners=1, races=30, start=NOW + timedelta(days=9), calls=20)
-    make_due(connection, Tier.FAR)
-    connection.execute("UPDATE bibwire.scopes SET loaded_at = NULL")
+def test_a_first_load_leaves_half_of_the_calls_to_what_is_loaded(database_url: str) -> None:
+    furnish(database_url, partners=1, races=30, start=NOW + timedelta(days=9), calls=20, loaded=False)
 
     [ticked] = tick(database_url)
 
     assert (ticked.queued, ticked.put_off) == (9, 21)
 
 
-def test_a_poll_that_began_under_a_slower_plan_does_not_undo_the_faster_one(
-    connection: psycopg.Connection[Any], database_url: str
-) -> None:
-    furnish(connection, partners=1, races=1, start=NOW + timedelta(hours=4))
-    make_due(connection, Tier.HOT)
-    connection.execute("UPDATE bibwire.scopes SET poll_every_seconds = 60")
+def test_a_poll_that_began_under_a_slower_plan_does_not_undo_the_faster_one(database_url: str) -> None:
+    furnish(database_url, partners=1, races=1, start=NOW + timedelta(hours=3))
+    tick(database_url)
     slow = NOW + timedelta(minutes=15)
 
-    async def go() -> list[Any]:
-        async with open_database(database_url) as db:
-            await schedule.record_poll(
-                db,
-                1,
-                1,
-                polled_at=NOW,
-                removed_polled_at=None,
-                rate=0.0,
-                next_due_at=slow,
-                goes_on=False,
-                now=NOW,
-            )
-            polled = await schedule.turn(db, 1, 1)
-            await schedule.record_failure(db, 1, 1, next_due_at=slow, now=NOW)
-            failed = await schedule.turn(db, 1, 1)
-            await schedule.record_failure(db, 1, 1, next_due_at=slow, now=NOW, counts=False)
-            return [polled, failed, await schedule.turn(db, 1, 1)]
+    async def go(db: Database) -> list[Any]:
+        planned = await schedule.turn(db, 1, 1)
+        await schedule.record_poll(
+            db,
+            1,
+            1,
+            polled_at=NOW,
+            removed_polled_at=None,
+            rate=0.0,
+            next_due_at=slow,
+            goes_on=False,
+            now=NOW,
+        )
+        polled = await schedule.turn(db, 1, 1)
+        await schedule.record_failure(db, 1, 1, next_due_at=slow, now=NOW)
+        failed = await schedule.turn(db, 1, 1)
+        await schedule.record_failure(db, 1, 1, next_due_at=slow, now=NOW, counts=False)
+        return [planned, polled, failed, await schedule.turn(db, 1, 1)]
 
-    found = asyncio.run(go())
-    assert [(each.next_due_at, each.failures) for each in found] == [
-        (NOW + timedelta(minutes=1), 0),
-        (NOW + timedelta(minutes=1), 1),
-        (NOW + timedelta(minutes=15), 1),
-    ]
+    planned, *found = with_database(database_url, go)
+    assert planned.tier is Tier.HOT
+    soon = NOW + timedelta(seconds=planned.poll_every_seconds)
+    assert soon <= NOW + timedelta(minutes=1)
+    assert [(each.next_due_at, each.failures) for each in found] == [(soon, 0), (soon, 1), (slow, 1)]
 
 
 def test_a_failing_race_that_becomes_urgent_is_tried_at_its_new_tier(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    furnish(connection, partners=1, races=1, start=NOW + timedelta(hours=2))
-    make_due(connection, Tier.FAR)
-    connection.execute(
-        "UPDATE bibwire.scopes SET failures = 9, next_due_at = %s", (NOW + timedelta(hours=3),)
-    )
-    connection.execute("UPDATE bibwire.plans SET next_plan_at = %s", (NOW,))
+    furnish(database_url, partners=1, races=1, start=NOW + timedelta(days=9))
+    tick(database_url)
+
+    async def fail(db: Database) -> None:
+        for _ in range(9):
+            await schedule.record_failure(db, 1, 1, next_due_at=NOW + timedelta(hours=3), now=NOW)
+
+    with_database(database_url, fail)
+    find_more(database_url, 1, races=1, start=NOW + timedelta(hours=2))
 
     tick(database_url)
 
-    row = connection.execute("SELECT next_due_at, tier FROM bibwire.scopes").fetchone()
-    assert row == (NOW + timedelta(minutes=1), "hot")
+    [(due, tier, every)] = connection.execute(
+        "SELECT next_due_at, tier, poll_every_seconds FROM bibwire.scopes"
+    ).fetchall()
+    assert (due, tier) == (NOW + timedelta(seconds=every), "hot")
+    assert every <= 60
 
 
 def test_urgencies_follow_the_tiers() -> None:
@@ -389,32 +407,23 @@ def test_urgencies_follow_the_tiers() -> None:
     ]
 
 
-def tell(
-    connection: psycopg.Connection[Any], seen_at: datetime, lags: list[float], *, race_id: int = 1
-) -> None:
-    """Write changes of partner 1 to the feed, seen so many seconds after the vendor knew of them."""
-    connection.execute(
-        """
-        WITH head AS (
-            INSERT INTO bibwire.feed_heads AS f (partner_id, last_seq)
-            VALUES (1, cardinality(%(lags)s::float8[]))
-            ON CONFLICT (partner_id) DO UPDATE SET last_seq = f.last_seq + excluded.last_seq
-            RETURNING last_seq - cardinality(%(lags)s::float8[]) AS before
-        )
-        INSERT INTO bibwire.changes (partner_id, seq, race_id, kind, fields, modified_at, seen_at)
-        SELECT 1, before + n, %(race_id)s, 'edited', '{}', %(at)s - make_interval(secs => lag), %(at)s
-        FROM head, unnest(%(lags)s::float8[]) WITH ORDINALITY AS w (lag, n)
-        """,
-        {"lags": lags, "race_id": race_id, "at": seen_at},
-    )
+def tell(database_url: str, seen_at: datetime, lags: list[float], *, race_id: int = 1) -> int:
+    """Write changes of partner 1 to the feed, seen so many seconds late; return the last one's seq."""
+
+    async def go(db: Database) -> int:
+        moved = [BibMove(1, race_id, None, 7, None, seen_at - timedelta(seconds=lag)) for lag in lags]
+        async with db.transaction() as connection:
+            await feed.write(
+                connection, 1, [feed.line_of_move(race_id, each, seen_at=seen_at) for each in moved]
+            )
+        [[last]] = await db.fetch("SELECT last_seq FROM bibwire.feed_heads")
+        return int(last)
+
+    return with_database(database_url, go)
 
 
 def count_lag(database_url: str) -> None:
-    async def go() -> None:
-        async with open_database(database_url) as db:
-            await schedule.count_lag(db)
-
-    asyncio.run(go())
+    with_database(database_url, schedule.count_lag)
 
 
 def lags(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
@@ -427,18 +436,16 @@ def lags(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
 def test_lags_are_of_all_changes_of_an_hour_whenever_they_are_counted(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    furnish(connection, partners=1, races=2, start=NOW)
-    make_due(connection, Tier.HOT)
-    connection.execute("UPDATE bibwire.scopes SET loaded_at = %s", (NOW - timedelta(hours=5),))
+    furnish(database_url, partners=1, races=2, start=NOW, now=NOW - timedelta(hours=5))
     minute = timedelta(minutes=1)
-    tell(connection, NOW - minute, [9.0])
-    tell(connection, NOW + minute, [1.0, 2.0])
-    tell(connection, NOW + minute, [7.0], race_id=2)
+    tell(database_url, NOW - minute, [9.0])
+    tell(database_url, NOW + minute, [1.0, 2.0])
+    tell(database_url, NOW + minute, [7.0], race_id=2)
     count_lag(database_url)
     first = lags(connection)
-    tell(connection, NOW + 2 * minute, [3.0, 6 * 3600.0])
+    tell(database_url, NOW + 2 * minute, [3.0, 6 * 3600.0])
     # By a clock that is behind: to an hour that seemed to be over.
-    tell(connection, NOW - minute, [11.0])
+    tell(database_url, NOW - minute, [11.0])
     count_lag(database_url)
 
     assert first == [
@@ -458,21 +465,15 @@ def test_lags_are_of_all_changes_of_an_hour_whenever_they_are_counted(
 def test_counting_lags_reads_what_is_new_and_its_hour_alone(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    furnish(connection, partners=1, races=20, start=NOW)
-    make_due(connection, Tier.HOT)
-    connection.execute("UPDATE bibwire.scopes SET loaded_at = %s", (NOW - timedelta(days=9),))
+    furnish(database_url, partners=1, races=20, start=NOW, now=NOW - timedelta(days=9))
     for hour in range(48, 0, -1):
         for race_id in (1, 2, 3):
-            tell(connection, NOW - timedelta(hours=hour), [1.0] * 400, race_id=race_id)
+            tell(database_url, NOW - timedelta(hours=hour), [1.0] * 400, race_id=race_id)
     count_lag(database_url)
     connection.execute("VACUUM ANALYZE bibwire.changes, bibwire.scopes, bibwire.detection_lag")
-    row = connection.execute("SELECT last_seq FROM bibwire.feed_heads").fetchone()
-    assert row is not None
-    tell(connection, NOW - timedelta(minutes=1), [5.0] * 10, race_id=2)
+    last = tell(database_url, NOW - timedelta(minutes=1), [5.0] * 10, race_id=2)
 
-    plan = explained(
-        connection, "count_lag", partner_id=1, after=row[0], through=row[0] + 10, clock_ahead=0.0
-    )
+    plan = explained(connection, "count_lag", partner_id=1, after=last - 10, through=last, clock_ahead=0.0)
 
     # The race's whole feed would be several hundred.
     assert pages_read(plan) < 100, plan
