@@ -69,6 +69,10 @@ def test_what_was_stored_while_the_clock_was_ahead_is_over() -> None:
     assert standing.at(NOON + 48 * HOUR) == standing
     assert standing.at(NOON) == Standing(1000)
 
+    ahead = CallerStanding(1, NOON + 48 * HOUR, NOON + 49 * HOUR)
+    after = rules.caller_after_throttle(ahead, credential_id=2, now=NOON, seconds=600)
+    assert after == CallerStanding(2, NOON, None)
+
 
 @given(LIMITS, GAPS)
 def test_the_limit_in_use_stays_between_its_floor_and_what_is_configured(
