@@ -13,9 +13,9 @@ SLOW = timedelta(minutes=11)
 
 
 @pytest.fixture
-def world() -> rsusim.World:
+def world(request: pytest.FixtureRequest) -> rsusim.World:
     """The vendor's clock is right, and so this computer's, and its database's, 11 minutes slow."""
-    world = rsusim.worlds.small(now=datetime.now(UTC) + SLOW)
+    world = rsusim.worlds.small(now=datetime.now(UTC) + getattr(request, "param", SLOW))
     world.clock.run(1)
     return world
 
@@ -50,12 +50,16 @@ def test_bibs_are_read_once_though_this_computers_clock_is_slow(
     assert [each["unchanged"] for each in synced] == [0, 0], "nobody is read again"
 
 
+# Either it was as slow before, or slow enough to be told only since the last sync.
+@pytest.mark.parametrize("world", [SLOW, timedelta(minutes=4)], indirect=True)
 def test_who_left_without_a_trace_is_absent_though_this_computers_clock_is_slow(
     shell: Shell, world: rsusim.World, peak: rsusim.Account
 ) -> None:
     assert shell.run("sync").code == 0
-    world.advance(60)
-    world.vanish(people(world, peak)[0])
+    world.advance(7 * 60)
+    gone, other, *_ = people(world, peak)
+    world.vanish(gone)
+    world.assign_bib(other, 4711)
     world.advance(60)
 
     ended = shell.run("sync", "--full", "--json")
