@@ -20,6 +20,7 @@ import pytest
 from bibwire.api import transport
 from bibwire.api.answers import check_answer
 from bibwire.api.client import VendorClient
+from bibwire.api.exact import storable
 from bibwire.api.races import decode_race_list
 from bibwire.api.rows import cut
 from bibwire.api.teams import cut as cut_teams
@@ -142,6 +143,21 @@ def test_reading_takes_time_in_proportion_to_the_length(shape: str, monkeypatch:
 
         # A quadratic scan takes sixty-four times as long.
         assert eight_times < 24 * once + 0.05, f"{once:.3f} s and {eight_times:.3f} s"
+
+
+@pytest.mark.parametrize("unit", [b'\\"x', b"\\", b"x", b'"', b"[", b"\\ud800", b"1e"])
+def test_a_record_that_does_not_end_is_looked_at_once(unit: bytes) -> None:
+    """Whoever cuts answers into records hands on whole ones; this holds of any text all the same."""
+
+    def seconds(size: int) -> float:
+        raw = b'{"a":"' + _full(unit, size)
+        started = time.thread_time()
+        storable(raw)
+        return time.thread_time() - started
+
+    once, eight_times = seconds(MB // 128), seconds(MB // 16)
+
+    assert eight_times < 24 * once + 0.05, f"{once:.3f} s and {eight_times:.3f} s"
 
 
 @contextmanager

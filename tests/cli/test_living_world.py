@@ -174,6 +174,7 @@ def test_races_and_events_that_go_and_come_back(living: Living, world: rsusim.Wo
     with world:
         # What happens while a race is out of sight is in no list of changes.
         late = people(world, world.races[second].event_ids[0], 2)
+        world.vanish(world.active(late)[0])
         world.grant(peak, second)
     living.follows("Peak Timing")
     assert len(living.rows("SELECT FROM bibwire.participants WHERE event_id = %(event)s", event=late)) == 5
