@@ -18,8 +18,7 @@ NOW = datetime(2026, 9, 12, 12, 0, 30, tzinfo=UTC)
 
 @pytest.fixture
 def credential_id(database_url: str) -> int:
-    with psycopg.connect(database_url, autocommit=True) as database:
-        return add_credential(database, "Peak Timing")
+    return add_credential(database_url, 1)
 
 
 def rows(database_url: str, query: str) -> list[tuple[object, ...]]:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -17,6 +18,7 @@ from bibwire.store.database import Database, open_database
 from bibwire.store.leases import Lease
 from bibwire.store.session import Session, end_frozen, open_session
 from tests import children
+from tests.store.mirrored import add_partner, list_races, with_database
 from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.every_postgres
@@ -30,22 +32,16 @@ def database(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]
 
 
 @pytest.fixture
-def partner_id(database: psycopg.Connection[tuple[Any, ...]]) -> int:
+def partner_id(database_url: str) -> int:
     """A partner with one scope."""
-    row = database.execute(
-        """
-        WITH p AS (INSERT INTO bibwire.partners (name) VALUES ('Peak Timing') RETURNING partner_id),
-        r AS (
-            INSERT INTO bibwire.races (partner_id, race_id, name, first_seen_at, changed_at)
-            SELECT partner_id, 7, 'Harbor Lights', now(), now() FROM p
-            RETURNING partner_id, race_id
-        )
-        SELECT partner_id FROM r
-        """
-    ).fetchone()
-    assert row is not None
-    database.execute("INSERT INTO bibwire.scopes (partner_id, race_id) VALUES (%s, %s)", (row[0], RACE))
-    return int(row[0])
+
+    async def go(db: Database) -> int:
+        partner = await add_partner(db, 1)
+        now = datetime.now(UTC)
+        await list_races(db, partner.partner_id, [RACE], start=now + timedelta(days=9), now=now)
+        return partner.partner_id
+
+    return with_database(database_url, go)
 
 
 @asynccontextmanager

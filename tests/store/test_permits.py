@@ -27,6 +27,7 @@ from bibwire.store.database import Database, open_database, statements
 from bibwire.store.permits import Permits, Refusal, Throttling
 from bibwire.store.session import Place, Session, open_session
 from tests import children
+from tests.store.mirrored import add_partner, with_database
 from tests.waiting import PATIENCE_SECONDS
 
 LIMIT = 150
@@ -39,24 +40,14 @@ def database(database_url: str) -> Iterator[psycopg.Connection[tuple[int]]]:
         yield connection
 
 
-def add_credential(database: psycopg.Connection[tuple[int]], name: str, limit: int = LIMIT) -> int:
-    row = database.execute(
-        """
-        WITH p AS (INSERT INTO bibwire.partners (name) VALUES (%s) RETURNING partner_id)
-        INSERT INTO bibwire.credentials (partner_id, kind, fingerprint, calls_per_hour, key_encrypted)
-        SELECT partner_id, 'bearer', 'abcd', %s, '' FROM p
-        RETURNING credential_id
-        """,
-        (name, limit),
-    ).fetchone()
-    assert row is not None
-    return row[0]
+def add_credential(database_url: str, number: int, limit: int = LIMIT) -> int:
+    return with_database(database_url, lambda db: add_partner(db, number, calls=limit)).credential_id
 
 
 @pytest.fixture
-def credential_id(database: psycopg.Connection[tuple[int]]) -> int:
+def credential_id(database_url: str) -> int:
     """A credential of LIMIT calls an hour."""
-    return add_credential(database, "Peak Timing")
+    return add_credential(database_url, 1)
 
 
 def spend(
@@ -318,7 +309,7 @@ def test_classes_together_stop_where_each_must(database_url: str, credential_id:
 def test_what_is_told_of_a_budget_is_what_was_spent(
     database_url: str, credential_id: int, database: psycopg.Connection[tuple[int]]
 ) -> None:
-    other = add_credential(database, "Lakeside", 1000)
+    other = add_credential(database_url, 2, 1000)
 
     async def do(o: Opened) -> None:
         for urgency, calls in zip(Urgency, (1, 2, 3, 4, 5), strict=True):
@@ -430,7 +421,7 @@ def test_who_waits_holds_no_place_in_flight_and_no_connection(database_url: str,
 def test_a_block_seen_by_one_process_stops_another_and_no_other_credential(
     database_url: str, credential_id: int, database: psycopg.Connection[tuple[int]]
 ) -> None:
-    other = add_credential(database, "Lakeside")
+    other = add_credential(database_url, 2)
 
     async def do(o: Opened) -> None:
         await o.permits(credential_id).throttled("the vendor asks for fewer calls (HTTP 429)", 3600)
@@ -534,7 +525,7 @@ def test_a_limit_configured_anew_is_in_force_at_the_next_call(
 def test_two_credentials_throttled_together_block_their_caller_and_no_other(
     database_url: str, credential_id: int, database: psycopg.Connection[tuple[int]]
 ) -> None:
-    others = [add_credential(database, name, 1000) for name in ("Lakeside", "Harbor")]
+    others = [add_credential(database_url, number, 1000) for number in (2, 3)]
 
     async def do(o: Opened) -> None:
         await o.permits(credential_id, caller=Secret("417.token")).throttled("fewer", 0)
@@ -591,8 +582,8 @@ def test_an_older_version_still_running_counts_deltas_and_is_counted(
 def test_the_hour_is_read_by_the_key_however_many_minutes_there_are(
     name: str, database_url: str, credential_id: int, database: psycopg.Connection[tuple[int]]
 ) -> None:
-    for number in range(40):
-        add_credential(database, f"Partner {number}")
+    for number in range(2, 42):
+        add_credential(database_url, number)
     database.execute(
         """
         INSERT INTO bibwire.call_minutes (credential_id, minute, calls)
