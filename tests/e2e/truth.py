@@ -82,13 +82,14 @@ def assert_mirror_equals_world(
 
     Args:
         rows: `House.rows`.
-        accounts: Whose views; their names are the partners' names.
+        accounts: Whose views, one at least; their names are the partners' names.
         races: Only these races; None is all.
         catalog: Also races and events; False where nothing was discovered, and then only
             registrations of events the mirror knows are compared.
         every_event: Also registrations of events that are over for more than 7 days or of other
             years, as a backfill loads them.
     """
+    assert accounts, "nothing would be compared"
     found = [
         text
         for account in accounts
@@ -295,6 +296,7 @@ class Replay:
 
 def assert_feed_is_sound(rows: Rows, *accounts: rsusim.Account | str) -> None:
     """Replay each account's feed from its begin: no gap, every change once, ends at the mirror."""
+    assert accounts, "nothing would be looked at"
     for account in accounts:
         Replay(account if isinstance(account, str) else account.name).take(rows)
 
