@@ -56,6 +56,35 @@ def test_a_statement_whose_answer_never_comes_is_given_up_and_the_next_one_works
     asyncio.run(run())
 
 
+def test_one_connection_that_was_lost_makes_those_as_old_be_opened_anew_unasked(
+    network: tuple[Relay, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay, conninfo = network
+    asked: list[int] = []
+    ask = watched.Pool.check_connection
+
+    async def asking(connection: watched.Watched) -> None:
+        asked.append(connection.server_pid)
+        await ask(connection)
+
+    monkeypatch.setattr(watched.Pool, "check_connection", staticmethod(asking))
+
+    async def run() -> None:
+        async with open_database(conninfo, connections=3) as db:
+            mine = "SELECT pg_backend_pid() FROM pg_sleep(0.1)"
+            before = {row[0] for [row] in await asyncio.gather(*(db.fetch(mine) for _ in range(3)))}
+            assert len(before) == 3
+            relay.cut()
+            relay.mend()
+            asked.clear()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                [[after]] = await db.fetch(mine)
+            assert after not in before
+            assert len(before.intersection(asked)) == 1, "each would have taken its time to be given up"
+
+    asyncio.run(run())
+
+
 def test_a_path_that_swallows_answers_alone_is_noticed_by_asking_on_another_one(
     network: tuple[Relay, str],
 ) -> None:
