@@ -106,6 +106,7 @@ def check(
     rows: dict[int, dict[str, Any]] | None = None,
 ) -> None:
     """Every team is stored as the world has it, and no other is; none is missing."""
+    assert accounts, "nothing would be compared"
     for account in accounts:
         expected = {
             team["team_id"]: {
