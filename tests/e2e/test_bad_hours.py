@@ -116,3 +116,29 @@ def test_throttling_for_ten_minutes(
 ) -> None:
     trouble = [rsusim.Fault(times=None, **fault)]
     asyncio.run(live_through(world, server, database_url, trouble, 10 * MINUTES))
+
+
+def test_the_first_race_that_answers_again_calls_all_others(database_url: str) -> None:
+    """Of a dozen that fail each is tried now and then only, and together they are tried every ten seconds."""
+    world = rsusim.World(seed=5, now=utc("2026-09-12T16:00:00+00:00"))
+    account = world.add_partner("Peak Timing")
+    for number in range(12):
+        race = world.add_race([account], f"Race {number}", "UTC")
+        gun = (world.now + timedelta(hours=2)).replace(tzinfo=None)
+        world.register(world.add_event(race, "10K", gun))
+
+    async def live(base_url: str) -> None:
+        async with Simulation(world, base_url, database_url) as simulation:
+            await simulation.add_partner(account)
+            await simulation.run_until(world.now + 2 * MINUTES)
+            world.faults.add(rsusim.Fault(path="participants", kind="http_503", times=None))
+            await simulation.run_until(world.now + 4 * MINUTES)
+            world.faults.clear()
+            over = world.now
+            await simulation.run_until(over + 30 * SECONDS)
+
+            back = {race for (_, race), at in polls(world).items() if max(at) > over.timestamp()}
+            assert back == set(world.races)
+
+    with rsusim.Server(world) as server:
+        asyncio.run(live(server.base_url))

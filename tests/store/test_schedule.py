@@ -213,7 +213,7 @@ def test_a_poll_that_is_over_or_whose_job_was_lost_reserves_no_call(database_url
         for race_id in range(1, 11):
             # Its job has its next poll in hand, which is far away.
             await schedule.record_poll(
-                db, 1, race_id, polled_at=clock.at, with_removed=True, rate=0.0,
+                db, 1, race_id, polled_at=clock.at, removed_polled_at=clock.at, rate=0.0,
                 next_due_at=clock.at + timedelta(minutes=2), goes_on=True, now=clock.at,
             )  # fmt: skip
 
