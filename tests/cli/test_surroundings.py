@@ -216,6 +216,9 @@ def test_lines_of_a_terminal_end_between_words(
         lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "").splitlines()
         assert len(lines) > 1
         assert max(map(len, lines)) <= 60
+    told = shell.run("bibs", "--since", "99999").err.splitlines()[-1].split()
+    assert len(told) > 9
+    assert error.split() == told
     words = shell.run("bibs").out.split()
     assert words
     assert set(words) <= set(bibs.replace("\r", "").split()) | set(
