@@ -3,7 +3,7 @@
 SELECT partner_id
 FROM bibwire.plans
 WHERE next_plan_at <= %(now)s
-ORDER BY next_plan_at
+ORDER BY next_plan_at, partner_id
 LIMIT 50
 FOR UPDATE SKIP LOCKED;
 
@@ -117,7 +117,7 @@ FROM bibwire.scopes AS s
 WHERE s.next_due_at <= %(horizon)s
   AND s.tier = 'hot'
   AND (s.claimed_until IS NULL OR s.claimed_until <= %(now)s)
-ORDER BY s.next_due_at
+ORDER BY s.next_due_at, s.partner_id, s.race_id
 LIMIT %(most)s
 FOR UPDATE OF s SKIP LOCKED;
 
@@ -131,7 +131,7 @@ FROM bibwire.scopes AS s
 WHERE s.next_due_at <= %(horizon)s
   AND s.tier <> 'hot'
   AND (s.claimed_until IS NULL OR s.claimed_until <= %(now)s)
-ORDER BY s.next_due_at
+ORDER BY s.next_due_at, s.partner_id, s.race_id
 LIMIT %(most)s
 FOR UPDATE OF s SKIP LOCKED;
 
@@ -266,7 +266,7 @@ FROM bibwire.plans AS p
 JOIN bibwire.partners AS q USING (partner_id)
 WHERE p.next_discovery_at <= %(now)s
   AND q.paused_at IS NULL
-ORDER BY p.next_discovery_at
+ORDER BY p.next_discovery_at, p.partner_id
 LIMIT 20
 FOR UPDATE OF p SKIP LOCKED;
 
@@ -454,7 +454,7 @@ FROM bibwire.plans AS p
 JOIN bibwire.partners AS q USING (partner_id)
 WHERE p.next_verify_at <= %(now)s
   AND q.paused_at IS NULL
-ORDER BY p.next_verify_at
+ORDER BY p.next_verify_at, p.partner_id
 LIMIT 20
 FOR UPDATE OF p SKIP LOCKED;
 
