@@ -112,6 +112,20 @@ def test_a_sync_and_a_live_lookup_without_network(
     assert spent(database_url) == calls
 
 
+def test_a_live_lookup_waits_for_no_silent_vendor(
+    shell: Shell, synced: rsusim.Account, world: rsusim.World, simulator: rsusim.Server
+) -> None:
+    race, _ = first_race(world)
+    world.faults.add(rsusim.Fault(kind="hang", times=None))
+
+    where = ("--race", str(race), "--partner", synced.name)
+    looked_up = Watch(shell, simulator.base_url).run("lookup", "9001", *where, "--live", "--json")
+
+    assert looked_up.code == 3
+    assert looked_up.told.startswith("RunSignup gave no answer")
+    assert len(looked_up.json["answers"][0]["now"]) == 1
+
+
 def spent(database_url: str) -> int:
     with psycopg.connect(database_url) as connection:
         row = connection.execute("SELECT sum(calls) FROM bibwire.call_minutes").fetchone()
