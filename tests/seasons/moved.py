@@ -1,0 +1,251 @@
+"""
+An event loop in moved time: whole programs run in it, and hours pass in milliseconds.
+
+Time stands still while anybody works. Once nobody has anything to do, and nothing that was asked of
+the database is unanswered, it leaps to the next instant for which somebody waits. Everything that
+asyncio times is timed so: sleeps, time-outs, leases, what a simulated vendor takes for an answer.
+
+The same program does the same things in the same order each time: answers of the database reach
+those who asked in the order in which they asked, and what is handed to threads is done at once. Who
+waits for a lock that another holds is passed over; he would wait for ever.
+
+A `Machine` is a process of its own as far as others can tell. It can be frozen, and go on later as if
+it had been away, and it can be killed: nothing of it runs any more, and its connections are cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, Final, TypeVar, TypeVarTuple
+
+# For as long the database may take over an answer before the next one is delivered, in real seconds.
+LOCK_SECONDS: Final = 1.0
+PATIENCE_SECONDS: Final = 60.0
+# A leap, so that timers of an instant are not missed by a rounding.
+TICK: Final = 1e-6
+
+
+_Arguments = TypeVarTuple("_Arguments")
+_T = TypeVar("_T")
+
+
+class Machine:
+    """What runs in a context with it can be frozen, or killed, together."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.frozen = False
+        self.dead = False
+        self.sockets: set[int] = set()
+        self.tasks: list[asyncio.Task[Any]] = []
+        self._parked: list[tuple[Callable[..., object], tuple[Any, ...], contextvars.Context]] = []
+
+    @property
+    def runs(self) -> bool:
+        return not (self.frozen or self.dead)
+
+    def park(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """Keep what cannot run now."""
+        if not self.dead:
+            self._parked.append((callback, args, contextvars.copy_context()))
+
+    def thaw(self) -> None:
+        """Go on."""
+        self.frozen = False
+        loop, parked = asyncio.get_running_loop(), self._parked
+        self._parked = []
+        for callback, args, context in parked:
+            loop.call_soon(callback, *args, context=context)
+
+    def kill(self) -> None:
+        """End it as `kill -9` does: no line of it runs any more, and its connections are gone."""
+        self.dead = True
+        self._parked = []
+        for task in self.tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        # Kept for good: as they are thrown away, they would do what they do at their end.
+        _GRAVES.append(self.tasks)
+        for number in self.sockets:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as twin:
+                twin.shutdown(socket.SHUT_RDWR)
+
+
+_GRAVES: Final[list[list[asyncio.Task[Any]]]] = []
+MACHINE: Final[contextvars.ContextVar[Machine | None]] = contextvars.ContextVar("machine", default=None)
+
+
+class _Selector(selectors.DefaultSelector):
+    """Waits for the database in the order in which it was asked; otherwise lets the time leap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers: dict[int, int] = {}
+        self._next = 0
+        self._current = (-1, 0)
+        self.loop: MovedLoop | None = None
+        # The connections with the database, which works in processes of its own.
+        self.foreign: set[int] = set()
+        self.passed_over = 0
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().register(fileobj, events, data)
+        # Who has just had an answer, or a part of it, goes on before all others.
+        if key.fd != self._current[0]:
+            self._next += 1
+        self._numbers[key.fd] = self._current[1] if key.fd == self._current[0] else self._next
+        if _is_unix(key.fd):
+            self.foreign.add(key.fd)
+        if (machine := MACHINE.get()) is not None:
+            machine.sockets.add(key.fd)
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        key = super().unregister(fileobj)
+        self._numbers.pop(key.fd, None)
+        self.foreign.discard(key.fd)
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert self.loop is not None
+        if timeout == 0:
+            return []  # who has something to do does it first, whatever has arrived meanwhile
+        if near := self._near():
+            return near
+        waited = 0.0
+        while asked := self._asked():
+            # The first that was asked; what takes longer waits for a lock of somebody else's.
+            first = min(asked, key=lambda key: self._numbers[key.fd])
+            ready = self._ready(LOCK_SECONDS)
+            mine = [each for each in ready if each[0].fd == first.fd]
+            if mine:
+                self._current = (first.fd, self._numbers[first.fd])
+                return mine
+            if ready and waited >= LOCK_SECONDS:
+                self.passed_over += 1
+                self._current = (ready[0][0].fd, self._numbers[ready[0][0].fd])
+                return ready[:1]
+            if ready:
+                time.sleep(0.002)
+                waited += 0.002
+            else:
+                waited += LOCK_SECONDS
+            if waited > PATIENCE_SECONDS:
+                raise TimeoutError("the database does not answer")
+        # What was sent on this machine arrives at once, or nearly.
+        if near := self._near():
+            return near
+        if timeout is None:
+            raise RuntimeError("nobody waits for anything any more")
+        self.loop.leap(timeout)
+        return []
+
+    def _near(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return the first of what arrived from within this process."""
+        return [each for each in self._ready(0) if each[0].fd not in self.foreign][:1]
+
+    def _ready(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = [each for each in super().select(timeout) if self._may_run(each[0])]
+        return sorted(ready, key=lambda each: self._numbers[each[0].fd])
+
+    def _asked(self) -> list[selectors.SelectorKey]:
+        """Return the connections on which the database owes an answer to somebody who runs."""
+        return [key for key in self.get_map().values() if key.fd in self.foreign and self._may_run(key)]
+
+    @staticmethod
+    def _may_run(key: selectors.SelectorKey) -> bool:
+        for handle in key.data or ():
+            machine: Machine | None = None if handle is None else handle._context.get(MACHINE)
+            if machine is not None:
+                return machine.runs
+        return True
+
+
+class MovedLoop(asyncio.SelectorEventLoop):
+    """
+    The loop.
+
+    Args:
+        on_leap: Told by how many seconds the time leaps, before it is the later time.
+    """
+
+    def __init__(self, on_leap: Callable[[float], None] = lambda seconds: None) -> None:
+        selector = _Selector()
+        super().__init__(selector)
+        selector.loop = self
+        selector.foreign.clear()  # what wakes the loop itself
+        self._instant = 0.0
+        self._on_leap = on_leap
+        self.leaps = 0
+
+    def time(self) -> float:
+        return self._instant
+
+    def leap(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self._on_leap(seconds + TICK)
+        self._instant += seconds + TICK
+        self.leaps += 1
+
+    def call_soon(
+        self,
+        callback: Callable[[*_Arguments], object],
+        *args: *_Arguments,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        return super().call_soon(_guarded(callback), *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*_Arguments], object],
+        *args: *_Arguments,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return super().call_at(when, _guarded(callback), *args, context=context)
+
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = super().create_task(coro, **options)
+        machine = (options.get("context") or contextvars.copy_context()).get(MACHINE)
+        if machine is not None:
+            machine.tasks.append(task)
+        return task
+
+    def run_in_executor(
+        self,
+        executor: Executor | None,
+        func: Callable[[*_Arguments], _T],
+        *args: *_Arguments,
+    ) -> asyncio.Future[_T]:
+        future: asyncio.Future[_T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def _guarded(callback: Callable[[*_Arguments], object]) -> Callable[[*_Arguments], object]:
+    def run(*args: *_Arguments) -> None:
+        machine = MACHINE.get()
+        if machine is None or machine.runs:
+            callback(*args)
+        else:
+            machine.park(callback, args)
+
+    return run
+
+
+def _is_unix(number: int) -> bool:
+    try:
+        with socket.socket(fileno=os.dup(number)) as twin:
+            return twin.family == socket.AF_UNIX
+    except OSError:
+        return False

@@ -1,0 +1,117 @@
+"""
+The queue without its waiting: jobs lie in its tables, and are taken by its own statements.
+
+What a worker of the queue does by the clock of the machine (it looks every 5 s, it beats, it queues
+what is periodic) is done here when there is something to do, so that nothing happens in quiet hours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from bibwire.domain.errors import BibwireError
+from bibwire.store.database import Database, statements
+from bibwire.store.jobs import RESCUE, Jobs, Periodic, Task
+
+FETCH: Final = (
+    "SELECT id, task_name, args FROM bibwire_jobs.procrastinate_fetch_job_v2(%(queues)s, %(worker_id)s)"
+)
+REGISTER: Final = "SELECT worker_id FROM bibwire_jobs.procrastinate_register_worker_v1()"
+
+log = structlog.get_logger()
+
+
+class Bell:
+    """Wakes all workers: there may be work."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def ring(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def heard(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+
+class SeasonJobs(Jobs):
+    """The queue of one worker."""
+
+    def __init__(self, db: Database, bell: Bell) -> None:
+        super().__init__(db)
+        self._bell = bell
+        self.worker_id: int | None = None
+
+    async def wake(self, task: str) -> bool:
+        woken = await super().wake(task)
+        self._bell.ring()
+        return woken
+
+    async def run_worker(
+        self,
+        tasks: Mapping[str, Task],
+        *,
+        concurrency: int,
+        periodic: Sequence[Periodic],
+        stop: asyncio.Event,
+        graceful_seconds: float = 8.0,
+    ) -> None:
+        known = {**tasks, RESCUE: self._rescue}
+        running: set[asyncio.Task[None]] = set()
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                heard = asyncio.create_task(self._bell.heard())
+                try:
+                    while len(running) < concurrency and (job := await self._fetch(list(known))) is not None:
+                        number, name, args = job
+                        work = asyncio.create_task(self._do(known[name], number, name, args, stop))
+                        running.add(work)
+                        work.add_done_callback(running.discard)
+                except BibwireError:
+                    await asyncio.sleep(2)  # as the real one pauses
+                    heard.cancel()
+                    continue
+                await asyncio.wait((heard, stopping), return_when=asyncio.FIRST_COMPLETED)
+                heard.cancel()
+        finally:
+            stopping.cancel()
+            if running:
+                await asyncio.wait(running, timeout=graceful_seconds)
+            for work in running:
+                work.cancel()
+
+    async def _fetch(self, names: list[str]) -> tuple[int, str, dict[str, Any]] | None:
+        if self.worker_id is None:
+            [[self.worker_id]] = await self._db.fetch(REGISTER)
+        [[number, name, args]] = await self._db.fetch(FETCH, queues=names, worker_id=self.worker_id)
+        return None if number is None else (number, name, args)
+
+    async def _do(
+        self, task: Task, number: int, name: str, args: dict[str, Any], stop: asyncio.Event
+    ) -> None:
+        settled = "finish"
+        try:
+            await task(args, stop)
+        except BibwireError as error:
+            log.warning("job failed", action="job", task=name, error=str(error))
+            settled = "fail"
+        except Exception as error:
+            log.error("job failed", action="job", task=name, exc_info=error)
+            settled = "fail"
+        try:
+            await self._db.fetch(statements("jobs")[settled], job_id=number, worker_id=self.worker_id)
+            if name in ("plan", RESCUE):
+                await self._db.fetch(statements("jobs")["note_chore"], task=name)
+        except BibwireError:
+            self.worker_id = None  # as the real one begins anew
+        self._bell.ring()
