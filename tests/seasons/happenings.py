@@ -7,7 +7,7 @@ season that fails is made shorter until each line is needed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -108,6 +108,10 @@ def season_of(seed: int, *, hours: float, an_hour: float = 20.0, troubles: int =
         ]
 
     happenings = some(WORLD, round(an_hour * hours)) + some(PEOPLE, round(hours / 2), first=300)
+    # What the schedule has to notice, early enough that it is seen whether it did.
+    for kind in ("new_race", "new_event", "move_event"):
+        [line] = some({kind: 1}, 1)
+        happenings.append(replace(line, at=round(line.at / 3, 1)))
     for number in range(troubles):
         happenings += some(VENDOR if number % 2 else MACHINES, 1, first=300)
     return sorted(happenings)

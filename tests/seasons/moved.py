@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import contextvars
 import os
+import select
 import selectors
 import socket
 import time
@@ -26,8 +27,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Final, TypeVar, TypeVarTuple
 
-# For as long the database may take over an answer before the next one is delivered, in real seconds.
-LOCK_SECONDS: Final = 1.0
+# After so many real seconds without an answer it is looked whether a lock is waited for.
+LOCK_SECONDS: Final = 0.02
 PATIENCE_SECONDS: Final = 60.0
 # A leap, so that timers of an instant are not missed by a rounding.
 TICK: Final = 1e-6
@@ -93,7 +94,8 @@ class _Selector(selectors.DefaultSelector):
         self.loop: MovedLoop | None = None
         # The connections with the database, which works in processes of its own.
         self.foreign: set[int] = set()
-        self.passed_over = 0
+        # Whether the database's process behind a connection waits for a lock.
+        self.is_blocked: Callable[[int], bool] = lambda number: False
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = super().register(fileobj, events, data)
@@ -119,26 +121,11 @@ class _Selector(selectors.DefaultSelector):
             return []  # who has something to do does it first, whatever has arrived meanwhile
         if near := self._near():
             return near
-        waited = 0.0
-        while asked := self._asked():
-            # The first that was asked; what takes longer waits for a lock of somebody else's.
-            first = min(asked, key=lambda key: self._numbers[key.fd])
-            ready = self._ready(LOCK_SECONDS)
-            mine = [each for each in ready if each[0].fd == first.fd]
-            if mine:
-                self._current = (first.fd, self._numbers[first.fd])
-                return mine
-            if ready and waited >= LOCK_SECONDS:
-                self.passed_over += 1
-                self._current = (ready[0][0].fd, self._numbers[ready[0][0].fd])
-                return ready[:1]
-            if ready:
-                time.sleep(0.002)
-                waited += 0.002
-            else:
-                waited += LOCK_SECONDS
-            if waited > PATIENCE_SECONDS:
-                raise TimeoutError("the database does not answer")
+        for key in self._asked():
+            # The first that was asked is answered first, but for who waits for a lock of another's.
+            if (answer := self._answer_to(key)) is not None:
+                self._current = (key.fd, self._numbers[key.fd])
+                return answer
         # What was sent on this machine arrives at once, or nearly.
         if near := self._near():
             return near
@@ -156,8 +143,20 @@ class _Selector(selectors.DefaultSelector):
         return sorted(ready, key=lambda each: self._numbers[each[0].fd])
 
     def _asked(self) -> list[selectors.SelectorKey]:
-        """Return the connections on which the database owes an answer to somebody who runs."""
-        return [key for key in self.get_map().values() if key.fd in self.foreign and self._may_run(key)]
+        """Return the connections on which the database owes an answer to somebody who runs, in order."""
+        asked = [key for key in self.get_map().values() if key.fd in self.foreign and self._may_run(key)]
+        return sorted(asked, key=lambda key: self._numbers[key.fd])
+
+    def _answer_to(self, key: selectors.SelectorKey) -> list[tuple[selectors.SelectorKey, int]] | None:
+        """Wait for the answer on a connection; None: it has to wait for somebody else's end."""
+        poll, until = select.poll(), time.monotonic() + PATIENCE_SECONDS
+        poll.register(key.fd, _poll_events(key.events))
+        while not poll.poll(LOCK_SECONDS * 1000):
+            if self.is_blocked(key.fd):
+                return None
+            if time.monotonic() > until:
+                raise TimeoutError("the database does not answer")
+        return [each for each in self._ready(0) if each[0].fd == key.fd] or [(key, key.events)]
 
     @staticmethod
     def _may_run(key: selectors.SelectorKey) -> bool:
@@ -181,6 +180,7 @@ class MovedLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
         selector.loop = self
         selector.foreign.clear()  # what wakes the loop itself
+        self.selector = selector
         self._instant = 0.0
         self._on_leap = on_leap
         self.leaps = 0
@@ -241,6 +241,11 @@ def _guarded(callback: Callable[[*_Arguments], object]) -> Callable[[*_Arguments
             machine.park(callback, args)
 
     return run
+
+
+def _poll_events(events: int) -> int:
+    wanted = select.POLLIN if events & selectors.EVENT_READ else 0
+    return wanted | (select.POLLOUT if events & selectors.EVENT_WRITE else 0)
 
 
 def _is_unix(number: int) -> bool:

@@ -31,6 +31,7 @@ from bibwire.runtime import Runtime, open_runtime
 from bibwire.settings import Settings
 from bibwire.store.jobs import PLANNER, RESCUE
 from bibwire.store.session import Session, open_session
+from bibwire.store.watched import Watched
 from rsusim.sending import Connections
 from rsusim.server import configure, listen, url_of
 from tests.house import KEY
@@ -114,6 +115,8 @@ class Season:
         self.database_ahead = timedelta()
         self._number_of_workers = workers
         self.workers: list[Worker] = []
+        # By descriptor, the server's processes behind the program's connections.
+        self.backends: dict[int, int] = {}
         self._stack = AsyncExitStack()
         self.settings: Settings
         self.runtime: Runtime
@@ -123,6 +126,13 @@ class Season:
     @property
     def now(self) -> datetime:
         return self.world.now
+
+    def is_blocked(self, number: int) -> bool:
+        """Say whether the server's process behind a connection waits for a lock of another one's."""
+        pid = self.backends.get(number)
+        if pid is None or not self.server.is_up:
+            return False
+        return bool(self.rows("SELECT FROM unnest(pg_blocking_pids(%(pid)s)) LIMIT 1", pid=pid))
 
     def leap(self, seconds: float) -> None:
         self.world.advance(seconds)
@@ -279,7 +289,15 @@ def play(world: rsusim.World, server: MovedPostgres, story: Any, *, workers: int
         async with season:
             await story(season)
 
+    connected = Watched.__init__
+
+    def note(connection: Watched, *arguments: Any, **options: Any) -> None:
+        connected(connection, *arguments, **options)
+        season.backends[connection.pgconn.socket] = connection.info.backend_pid
+
+    loop.selector.is_blocked = season.is_blocked
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Watched, "__init__", note)
         patch.setattr(Session, "give_signs", _no_signs)
         patch.setattr("bibwire.runtime.open_session", partial(open_session, silent_seconds=SILENT_SECONDS))
         patch.setattr("bibwire.engine.worker.WATCH_SECONDS", WATCH_SECONDS)
