@@ -26,6 +26,7 @@ def server() -> Iterator[MovedPostgres]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_season_in_which_the_world_alone_moves(server: MovedPostgres, seed: int) -> None:
     played = play_one(server, seed, season_of(seed, hours=HOURS, troubles=0), hours=HOURS)
