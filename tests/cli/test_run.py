@@ -103,7 +103,8 @@ def test_a_hostile_answer_keeps_nobody_from_leaving(
 
     def spent() -> float:
         family = [psutil.Process(running.process.pid), *running.workers]
-        return sum(sum(each.cpu_times()[:2]) for each in family)
+        # Theirs, and that of those they started and that ended since.
+        return sum(sum(each.cpu_times()[:4]) for each in family)
 
     before = spent()
     wait_until(lambda: spent() > before + 0.5, "reading it")
@@ -112,8 +113,9 @@ def test_a_hostile_answer_keeps_nobody_from_leaving(
     _, status, used = os.wait4(running.process.pid, 0)
 
     assert os.waitstatus_to_exitcode(status) == 143
-    # Of the processor, so that a busy machine fails no test; those it started are in it.
-    assert used.ru_utime + used.ru_stime - before < 5
+    # Of the processor, so that a busy machine fails no test; those it started are in it, and work side by
+    # side: 5 s of it are 3 s on the wall. Unbounded it took minutes.
+    assert used.ru_utime + used.ru_stime - before < 9
 
 
 def test_a_race_that_appears_later_is_polled_too(shell: Shell, running: Running, world: rsusim.World) -> None:
