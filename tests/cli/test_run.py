@@ -115,7 +115,7 @@ def test_a_hostile_answer_keeps_nobody_from_leaving(
     wait_until(lambda: sum(spent()) > begun + 0.5, "reading it")
     before = spent()
     running.process.terminate()
-    wait_until(lambda: spent() and running.process.poll() is not None, "its end")
+    wait_until(lambda: bool(spent()) and running.process.poll() is not None, "its end")
 
     assert running.process.returncode == 143
     # Of the processor, so that a busy machine fails no test; each of them has an answer to read.
