@@ -106,8 +106,13 @@ class BibMove(NamedTuple):
         return _kind_of_edit(self.bib_from, self.bib_to)
 
     @property
+    def is_change(self) -> bool:
+        """Whether anything moved."""
+        return self.bib_from != self.bib_to or self.modified_from != self.modified_to
+
+    @property
     def fields(self) -> dict[str, Json]:
-        """What moved, as in a Merge; empty: nothing did."""
+        """What moved, as in a Merge."""
         fields: dict[str, Json] = {}
         if self.bib_from != self.bib_to:
             fields["bib_num"] = [self.bib_from, self.bib_to]

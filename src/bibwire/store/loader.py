@@ -244,7 +244,7 @@ async def merge_listed_page(
                 different.append((_decoded(row, reading), both))
             except BadRecord as error:
                 bad.append(quarantine.Entry(str(error), row.raw, row.registration_id))
-        moves = [each for each in moves if each[0].fields]
+        moves = [each for each in moves if each[0].is_change]
     outcome.quarantined = len(bad)
     outcome.unchanged = len(page.rows) + len(page.unreadable) - len(bad) - outcome.inserted
     outcome.unchanged -= len(different) + len(moves)
