@@ -277,7 +277,7 @@ class Story:
     async def _end_sessions(self, line: Happening) -> None:
         if self.season.server.is_up:
             self.season.rows(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import pytest
@@ -68,6 +69,7 @@ def test_one_connection_that_was_lost_makes_those_as_old_be_opened_anew_unasked(
         await ask(connection)
 
     monkeypatch.setattr(watched.Pool, "check_connection", staticmethod(asking))
+    monkeypatch.setattr(watched, "TRUSTED_SECONDS", -1.0)  # as if they had rested for a while
 
     async def run() -> None:
         async with open_database(conninfo, connections=3) as db:
@@ -233,3 +235,41 @@ def test_who_waits_while_all_connections_are_in_use_is_not_told_of_an_outage(
             return found
 
     assert asyncio.run(run()) == [(1,)]
+
+
+def test_a_connection_that_was_closed_a_moment_ago_is_not_lent(database_url: str) -> None:
+    """It is not tried, since it answered a moment ago. That it was closed is heard all the same."""
+
+    async def run() -> None:
+        async with open_database(database_url, connections=1) as db:
+            [[before]] = await db.fetch("SELECT pg_backend_pid()")
+            async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as dba:
+                await dba.execute("SELECT pg_terminate_backend(%s, 5000)", (before,))
+            [[after]] = await db.fetch("SELECT pg_backend_pid()")
+            assert after != before
+
+    asyncio.run(run())
+
+
+def test_a_connection_in_use_is_not_tried_each_time_it_is_lent(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    execute = psycopg.AsyncCursor.execute
+
+    async def executing(cursor: psycopg.AsyncCursor[Any], query: Any, *args: Any, **options: Any) -> object:
+        tried.append(query)
+        return await execute(cursor, query, *args, **options)
+
+    monkeypatch.setattr(psycopg.AsyncCursor, "execute", executing)
+
+    async def run() -> None:
+        async with open_database(database_url, connections=1) as db:
+            for _ in range(5):
+                await db.fetch("SELECT 1")
+            assert tried.count("") == 0
+            monkeypatch.setattr(watched, "TRUSTED_SECONDS", -1.0)
+            await db.fetch("SELECT 1")
+            assert tried.count("") == 1
+
+    asyncio.run(run())

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -43,6 +44,9 @@ _INTERVAL: Final = 0.1
 WAIT_SECONDS: Final = 5.0
 # And who comes next while it cannot.
 WAIT_AGAIN_SECONDS: Final = 0.5
+# A connection that was answered on so recently is not tried before it is lent: were it closed since, that
+# would have been heard.
+TRUSTED_SECONDS: Final = 1.0
 # A pool pauses longer and longer between its attempts; after so long it begins with short pauses again.
 _RECONNECT_SECONDS: Final = 5.0
 
@@ -77,12 +81,13 @@ class Watched(psycopg.AsyncConnection[TupleRow]):
 
     Attributes:
         opened_at: By the monotonic clock.
+        answered_at: When the server's last answer was complete, by the same clock.
         server_pid: The server's process behind it.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.opened_at = monotonic()
+        self.opened_at = self.answered_at = monotonic()
         self.server_pid = self.info.backend_pid
         self.limit: float | None = None
 
@@ -112,6 +117,17 @@ class Watched(psycopg.AsyncConnection[TupleRow]):
         finally:
             self.limit = before
 
+    @property
+    def is_surely_there(self) -> bool:
+        """Whether the server answered a moment ago, and has said nothing since: it would say its end."""
+        if monotonic() - self.answered_at > TRUSTED_SECONDS:
+            return False
+        try:
+            heard, _, _ = select.select([self.pgconn.socket], [], [], 0)
+        except (psycopg.OperationalError, ValueError):  # closed, or a number that select does not know
+            return False
+        return not heard
+
     async def wait(self, gen: PQGen[RV], interval: float = _INTERVAL, timeout: float | None = None) -> RV:
         return await super().wait(self._watched(gen), interval, timeout)
 
@@ -125,6 +141,7 @@ class Watched(psycopg.AsyncConnection[TupleRow]):
                     wanted = gen.send(ready)
                 except StopIteration as end:
                     result: RV = end.value
+                    self.answered_at = monotonic()
                     return result
                 ready = yield wanted
                 if ready:
@@ -277,6 +294,12 @@ class Pool(AsyncConnectionPool[Watched]):
                 raise
         else:
             await other.close()
+
+    @staticmethod
+    async def check_connection(conn: Watched) -> None:
+        """Find out whether a connection works, by an empty statement if need be."""
+        if not conn.is_surely_there:
+            await AsyncConnectionPool.check_connection(conn)
 
     async def distrust(self, connection: Watched) -> None:
         """A connection was lost: open those anew that are as old."""
