@@ -1,5 +1,5 @@
 """
-Plays seasons: `python -m tests.seasons [--seed 1] [--seeds 20] [--hours 1] [--troubles 6]`
+Plays seasons: `python -m tests.seasons [--seed 1] [--seeds 20 | --minutes 60] [--hours 1] [--troubles 6]`
 
 Each seed is a season of its own, and the same one each time. Of one that fails, the happenings are left
 out for which it fails as well; what is left is printed with the reason.
@@ -14,12 +14,12 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from tests.seasons.happenings import Happening, season_of
+from tests.seasons.happenings import MET, TROUBLES, Happening, season_of
 from tests.seasons.postgres import MovedPostgres, programs
 from tests.seasons.season import Season, play
 from tests.seasons.story import Story, world_of
@@ -35,8 +35,17 @@ class Played:
     calls: int = 0
     checks: int = 0
     happened: Counter[str] = field(default_factory=Counter)
+    # What happened while what was wrong.
+    met: Counter[tuple[str, str]] = field(default_factory=Counter)
     why: str | None = None
     digest: str = ""
+
+    def add(self, other: Played) -> None:
+        """Count another season too."""
+        self.calls += other.calls
+        self.checks += other.checks
+        self.happened += other.happened
+        self.met += other.met
 
 
 def play_one(server: MovedPostgres, seed: int, lines: Sequence[Happening], *, hours: float) -> Played:
@@ -57,7 +66,7 @@ def play_one(server: MovedPostgres, seed: int, lines: Sequence[Happening], *, ho
         server.start()
     played.calls = world.log.calls
     if story is not None:
-        played.checks, played.happened = story.watch.checks, story.done
+        played.checks, played.happened, played.met = story.watch.checks, story.done, story.met
     calls = [(round(info.at, 3), info.account, info.endpoint, info.race_id) for info in world.log.requests]
     played.digest = hashlib.sha256(repr(calls).encode()).hexdigest()[:12]
     return played
@@ -88,15 +97,35 @@ def shortened(
 def quiet() -> None:
     """Say nothing of what is meant to go wrong."""
     warnings.simplefilter("ignore")
+    sys.unraisablehook = lambda _: None  # of machines that were killed, at the very end
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+def report(met: Counter[tuple[str, str]]) -> Iterator[str]:
+    """Tell which happenings met which troubles: a line for each trouble, with what it never met."""
+    whole = len(MET) * len(TROUBLES)
+    cells = sum(1 for kind in MET for trouble in TROUBLES if met[kind, trouble])
+    yield f"{cells} of {whole} pairs of a happening and a trouble were met"
+    for trouble in TROUBLES:
+        missing = [kind for kind in MET if not met[kind, trouble]]
+        times = sum(met[kind, trouble] for kind in MET)
+        told = (
+            "all"
+            if not missing
+            else "all but " + ", ".join(missing)
+            if len(missing) < len(MET)
+            else "nothing"
+        )
+        yield f"    {trouble}: {times} times, {told}"
 
 
 def main() -> int:
     """Play; return 1 if a season failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=10, help="how many")
+    parser.add_argument("--seeds", type=int, help="how many; default: 10, or as many as there is time for")
+    parser.add_argument("--minutes", type=float, help="begin no further season after so long")
     parser.add_argument("--hours", type=float, default=1.0, help="how long a season lasts")
     parser.add_argument("--troubles", type=int, default=6, help="how many things go wrong in each")
     parser.add_argument("--no-shorten", action="store_true", help="do not look for the happenings that count")
@@ -105,15 +134,21 @@ def main() -> int:
     if found is None:
         print("Seasons need a PostgreSQL of the system and faketime: apt-get install postgresql faketime")
         return 2
-    failed, calls, checks, happened = 0, 0, 0, Counter[str]()
+    quiet()
+    total, failed, seasons = Played(0), 0, 0
     began = time.monotonic()
+    most = chosen.seeds or (10 if chosen.minutes is None else sys.maxsize)
     with MovedPostgres(found) as server:
         server.make_template()
-        for seed in range(chosen.seed, chosen.seed + chosen.seeds):
-            lines = season_of(seed, hours=chosen.hours, troubles=chosen.troubles)
+        while seasons < most:
             at = time.monotonic()
+            if chosen.minutes is not None and at - began > chosen.minutes * 60:
+                break
+            seed = chosen.seed + seasons
+            seasons += 1
+            lines = season_of(seed, hours=chosen.hours, troubles=chosen.troubles)
             played = play_one(server, seed, lines, hours=chosen.hours)
-            calls, checks, happened = calls + played.calls, checks + played.checks, happened + played.happened
+            total.add(played)
             told = "holds" if played.why is None else f"FAILS: {played.why[:600]}"
             print(
                 f"seed {seed}: {played.calls} calls, {time.monotonic() - at:.0f} s, {played.digest}: {told}",
@@ -125,10 +160,11 @@ def main() -> int:
                     for line in shortened(server, seed, lines, hours=chosen.hours):
                         print(f"    {line}")
     print(
-        f"{chosen.seeds} seasons of {chosen.hours:g} h, {failed} failed; {calls:,} calls,"
-        f" {checks:,} looks at the rules, {time.monotonic() - began:.0f} s. Happened: "
-        + ", ".join(f"{kind} {number}" for kind, number in sorted(happened.items()))
+        f"{seasons} seasons of {chosen.hours:g} h, {failed} failed; {total.calls:,} calls,"
+        f" {total.checks:,} looks at the rules, {time.monotonic() - began:.0f} s. Happened: "
+        + ", ".join(f"{kind} {number}" for kind, number in sorted(total.happened.items()))
     )
+    print("\n".join(report(total.met)))
     return 1 if failed else 0
 
 

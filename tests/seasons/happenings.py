@@ -33,29 +33,60 @@ WORLD: Final = {
     "cancel_race": 1,
     "lose_race": 1,
 }
-PEOPLE: Final = {"pause": 2, "limit": 2, "rotate": 2, "sync": 2, "reconcile": 1, "remove_partner": 1}
-VENDOR: Final = {
-    "http_503": 3,
-    "http_429": 2,
-    "reset": 2,
-    "hang": 2,
-    "slow": 1,
-    "cut_off": 1,
-    "truncated": 1,
-    "html_200": 1,
-    "empty_body": 1,
-    "empty_object": 1,
-    "null": 1,
-    "error_5": 1,
+# A person's commands; each is a process of its own, which may be told to leave or be killed in its middle.
+PEOPLE: Final = {
+    "pause": 2,
+    "limit": 2,
+    "rotate": 2,
+    "remove_partner": 1,
+    "sync": 2,
+    "reconcile": 1,
+    "verify": 1,
+    "backfill": 1,
+    "discover": 1,
+    "lookup_live": 1,
 }
-MACHINES: Final = {
-    "kill_worker": 3,
-    "freeze_worker": 3,
-    "crash_database": 3,
-    "end_sessions": 2,
-    "worker_clock": 2,
-    "database_clock": 1,
-}
+VENDOR: Final = (
+    "http_503",
+    "http_429",
+    "reset",
+    "hang",
+    "slow",
+    "slow_after_reading",
+    "slow_body",
+    "cut_off",
+    "truncated",
+    "html_200",
+    "empty_body",
+    "empty_object",
+    "empty_array",
+    "null",
+    "string",
+    "bad_utf8",
+    "error_5",
+    "error_string",
+    "credentials_echoed",
+    "duplicate_rows",
+    "wrong_counts",
+    "another_date",
+)
+MACHINES: Final = (
+    "kill_worker",
+    "freeze_worker",
+    "second_worker",
+    "crash_database",
+    "restart_database",
+    "fail_over",
+    "end_sessions",
+    "time_outs",
+    "dba_lock",
+    "worker_clock",
+    "database_clock",
+)
+TROUBLES: Final = tuple(sorted(VENDOR + MACHINES))
+# What happens while something is wrong, for each trouble once.
+MET: Final = tuple(sorted((*WORLD, *PEOPLE)))
+AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,32 +117,44 @@ def season_of(seed: int, *, hours: float, an_hour: float = 20.0, troubles: int =
     """
     Return what happens in a season.
 
+    Troubles come in turn, over the seeds, and while each lasts others things happen, in turn as well: so
+    each comes together with each within as few seeds as can be.
+
     Args:
         hours: How long it lasts; nothing happens in its last tenth.
-        an_hour: Happenings an hour, troubles aside.
+        an_hour: Happenings an hour, troubles and what happens during them aside.
         troubles: How many things go wrong.
     """
     random = Random(f"season {seed}")
     span = hours * 3600 * 0.9
 
+    def one(kind: str, at: float, seconds: float | None = None) -> Happening:
+        if seconds is None:
+            seconds = random.choice((20, 60, 120, 300, 600)) * (0.5 + random.random())
+        return Happening(
+            round(at, 1), kind, random.randrange(1 << 16), random.randrange(1 << 16), round(seconds, 1)
+        )
+
     def some(weights: dict[str, int], number: int, *, first: float = 0.0) -> list[Happening]:
         kinds = random.choices(list(weights), list(weights.values()), k=number)
-        return [
-            Happening(
-                round(first + random.random() * (span - first), 1),
-                kind,
-                random.randrange(1 << 16),
-                random.randrange(1 << 16),
-                round(random.choice((20, 60, 120, 300, 600)) * (0.5 + random.random()), 1),
-            )
-            for kind in kinds
-        ]
+        return [one(kind, first + random.random() * (span - first)) for kind in kinds]
 
-    happenings = some(WORLD, round(an_hour * hours)) + some(PEOPLE, round(hours / 2), first=300)
+    happenings = some(WORLD, round(an_hour * hours)) + some(PEOPLE, round(hours), first=300)
     # What the schedule has to notice, early enough that it is seen whether it did.
     for kind in ("new_race", "new_event", "move_event"):
         [line] = some({kind: 1}, 1)
         happenings.append(replace(line, at=round(line.at / 3, 1)))
     for number in range(troubles):
-        happenings += some(VENDOR if number % 2 else MACHINES, 1, first=300)
+        turn = seed * troubles + number
+        # In another order each time round.
+        kinds = list(TROUBLES)
+        Random(f"round {turn // len(kinds)}").shuffle(kinds)
+        trouble = one(kinds[turn % len(kinds)], 300 + random.random() * (span - 300))
+        happenings.append(trouble)
+        met = list(MET)
+        Random(f"met by {trouble.kind}").shuffle(met)
+        first = turn // len(kinds) * AT_ONCE
+        for each in range(first, first + AT_ONCE):
+            at = trouble.at + random.random() * trouble.seconds
+            happenings.append(one(met[each % len(met)], min(at, span)))
     return sorted(happenings)

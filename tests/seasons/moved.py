@@ -45,7 +45,6 @@ class Machine:
         self.name = name
         self.frozen = False
         self.dead = False
-        self.sockets: set[int] = set()
         self.tasks: list[asyncio.Task[Any]] = []
         self._parked: list[tuple[Callable[..., object], tuple[Any, ...], contextvars.Context]] = []
 
@@ -78,7 +77,23 @@ class Machine:
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as twin:
                 twin.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def sockets(self) -> list[int]:
+        """The connections that are its own; a number may have been another's, or be another's by now."""
+        return [
+            number for number, (owner, inode) in _OWNERS.items() if owner is self and _inode(number) == inode
+        ]
 
+
+def _inode(number: int) -> int | None:
+    try:
+        return os.fstat(number).st_ino
+    except OSError:
+        return None
+
+
+# Of each descriptor, who waited on it last, and for what.
+_OWNERS: Final[dict[int, tuple[Machine | None, int | None]]] = {}
 _GRAVES: Final[list[list[asyncio.Task[Any]]]] = []
 MACHINE: Final[contextvars.ContextVar[Machine | None]] = contextvars.ContextVar("machine", default=None)
 
@@ -96,6 +111,9 @@ class _Selector(selectors.DefaultSelector):
         self.foreign: set[int] = set()
         # Whether the database's process behind a connection waits for a lock.
         self.is_blocked: Callable[[int], bool] = lambda number: False
+        # Told of a connection whose answer waits for a lock; and asked to let somebody else ask meanwhile.
+        self.on_blocked: Callable[[int], None] = lambda number: None
+        self.let_next: Callable[[], bool] = lambda: False
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = super().register(fileobj, events, data)
@@ -105,8 +123,9 @@ class _Selector(selectors.DefaultSelector):
         self._numbers[key.fd] = self._current[1] if key.fd == self._current[0] else self._next
         if _is_unix(key.fd):
             self.foreign.add(key.fd)
-        if (machine := MACHINE.get()) is not None:
-            machine.sockets.add(key.fd)
+        machine = MACHINE.get()
+        if machine is not None or key.fd in _OWNERS:
+            _OWNERS[key.fd] = machine, _inode(key.fd)
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
@@ -129,6 +148,8 @@ class _Selector(selectors.DefaultSelector):
         # What was sent on this machine arrives at once, or nearly.
         if near := self._near():
             return near
+        if self.let_next():
+            return []
         if timeout is None:
             raise RuntimeError("nobody waits for anything any more")
         self.loop.leap(timeout)
@@ -153,6 +174,7 @@ class _Selector(selectors.DefaultSelector):
         poll.register(key.fd, _poll_events(key.events))
         while not poll.poll(LOCK_SECONDS * 1000):
             if self.is_blocked(key.fd):
+                self.on_blocked(key.fd)
                 return None
             if time.monotonic() > until:
                 raise TimeoutError("the database does not answer")

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
+import psutil
 import psycopg
 
 from bibwire.store import migrate
@@ -77,6 +78,10 @@ class MovedPostgres:
         shutil.rmtree(self._shared)
 
     @property
+    def _kept(self) -> Path:
+        return self._home / "kept"
+
+    @property
     def _data(self) -> str:
         return str(self._home / "data")
 
@@ -109,9 +114,35 @@ class MovedPostgres:
         self.is_up = True
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """End it as a crash does; nothing if it is down already."""
+        if not self.is_up:
+            return
         self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
         self.is_up = False
+
+    def stop(self) -> None:
+        """End it as an administrator does: sessions are ended, and what they did is kept."""
+        self._run("pg_ctl", "-D", self._data, "-w", "-m", "fast", "stop")
+        self.is_up = False
+
+    def keep(self) -> None:
+        """Keep how it stands, as a replica would have it that sees nothing from now on."""
+        postmaster = psutil.Process(int(Path(self._data, "postmaster.pid").read_text().split()[0]))
+        family = [postmaster, *postmaster.children()]
+        for process in family:
+            process.suspend()
+        try:
+            shutil.rmtree(self._kept, ignore_errors=True)
+            self._run("cp", "-a", self._data, str(self._kept))
+        finally:
+            for process in family:
+                process.resume()
+
+    def take_back(self) -> None:
+        """Let it be as it was when it was kept. It is down meanwhile."""
+        shutil.rmtree(self._data)
+        self._kept.rename(self._data)
+        Path(self._data, "postmaster.pid").unlink()
 
     def make_template(self) -> None:
         """Make the database that others are copied from."""
@@ -128,7 +159,7 @@ class MovedPostgres:
 
     def _run(self, program: str, *arguments: str, **environment: str) -> None:
         subprocess.run(
-            [self._programs / program, *arguments],
+            [self._programs / program if (self._programs / program).exists() else program, *arguments],
             check=True,
             user=self._user,
             cwd=self._home,

@@ -44,12 +44,23 @@ class Bell:
 
 
 class SeasonJobs(Jobs):
-    """The queue of one worker."""
+    """
+    The queue of one worker.
+
+    As the real one does, it begins a run of its own, under another number, whenever its sessions were
+    ended, and takes back what it had in hand under the former ones.
+    """
 
     def __init__(self, db: Database, bell: Bell) -> None:
         super().__init__(db)
         self._bell = bell
         self.worker_id: int | None = None
+        self._former: list[int] = []
+        self._run_ends = asyncio.Event()
+
+    def lose_sessions(self) -> None:
+        """Its sessions were ended: the run that is going on is over."""
+        self._run_ends.set()
 
     async def wake(self, task: str) -> bool:
         woken = await super().wake(task)
@@ -65,43 +76,61 @@ class SeasonJobs(Jobs):
         stop: asyncio.Event,
         graceful_seconds: float = 8.0,
     ) -> None:
-        known = {**tasks, RESCUE: self._rescue}
+        while not stop.is_set():
+            self._run_ends.clear()
+            try:
+                await self._run({**tasks, RESCUE: self._rescue}, concurrency, stop, graceful_seconds)
+            except BibwireError:
+                await asyncio.sleep(2)  # as the real one pauses
+            if self.worker_id is not None:
+                self._former.append(self.worker_id)
+                self.worker_id = None
+
+    async def _run(
+        self, tasks: Mapping[str, Task], concurrency: int, stop: asyncio.Event, graceful_seconds: float
+    ) -> None:
+        stopping = asyncio.Event()
         running: set[asyncio.Task[None]] = set()
-        stopping = asyncio.create_task(stop.wait())
+        ends = [asyncio.create_task(stop.wait()), asyncio.create_task(self._run_ends.wait())]
         try:
-            while not stop.is_set():
+            if self._former:
+                await self.rescue(dead=self._former)
+                self._former.clear()
+            [[self.worker_id]] = await self._db.fetch(REGISTER)
+            while not any(end.done() for end in ends):
                 heard = asyncio.create_task(self._bell.heard())
                 try:
-                    while len(running) < concurrency and (job := await self._fetch(list(known))) is not None:
+                    while len(running) < concurrency and (job := await self._fetch(list(tasks))) is not None:
                         number, name, args = job
-                        work = asyncio.create_task(self._do(known[name], number, name, args, stop))
+                        work = asyncio.create_task(self._do(tasks[name], number, name, args, stopping))
                         running.add(work)
                         work.add_done_callback(running.discard)
-                except BibwireError:
-                    await asyncio.sleep(2)  # as the real one pauses
+                    await asyncio.wait((heard, *ends), return_when=asyncio.FIRST_COMPLETED)
+                finally:
                     heard.cancel()
-                    continue
-                await asyncio.wait((heard, stopping), return_when=asyncio.FIRST_COMPLETED)
-                heard.cancel()
         finally:
-            stopping.cancel()
+            stopping.set()
+            for end in ends:
+                end.cancel()
             if running:
                 await asyncio.wait(running, timeout=graceful_seconds)
-            for work in running:
+            for work in list(running):
                 work.cancel()
+            if running:
+                await asyncio.wait(running, timeout=1)
 
     async def _fetch(self, names: list[str]) -> tuple[int, str, dict[str, Any]] | None:
-        if self.worker_id is None:
-            [[self.worker_id]] = await self._db.fetch(REGISTER)
         [[number, name, args]] = await self._db.fetch(FETCH, queues=names, worker_id=self.worker_id)
         return None if number is None else (number, name, args)
 
     async def _do(
-        self, task: Task, number: int, name: str, args: dict[str, Any], stop: asyncio.Event
+        self, task: Task, number: int, name: str, args: dict[str, Any], stopping: asyncio.Event
     ) -> None:
-        settled = "finish"
+        worker_id, settled = self.worker_id, "finish"
         try:
-            await task(args, stop)
+            await task(args, stopping)
+        except asyncio.CancelledError:
+            settled = "give_back"
         except BibwireError as error:
             log.warning("job failed", action="job", task=name, error=str(error))
             settled = "fail"
@@ -109,9 +138,9 @@ class SeasonJobs(Jobs):
             log.error("job failed", action="job", task=name, exc_info=error)
             settled = "fail"
         try:
-            await self._db.fetch(statements("jobs")[settled], job_id=number, worker_id=self.worker_id)
+            await self._db.fetch(statements("jobs")[settled], job_id=number, worker_id=worker_id)
             if name in ("plan", RESCUE):
                 await self._db.fetch(statements("jobs")["note_chore"], task=name)
         except BibwireError:
-            self.worker_id = None  # as the real one begins anew
+            self.lose_sessions()
         self._bell.ring()

@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 import math
 import random
+import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
+import psutil
 import psycopg
 import pytest
 from psycopg.rows import dict_row
@@ -38,9 +40,12 @@ from tests.house import KEY
 from tests.seasons.moved import MACHINE, Machine, MovedLoop
 from tests.seasons.postgres import MovedPostgres
 from tests.seasons.queue import Bell, SeasonJobs
+from tests.seasons.turns import Turns
 
 CHORE_PRIORITY: Final = 1000
 WATCH_SECONDS: Final = 600.0
+# In real time, for the server to see that a connection was cut.
+NOTICED_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 1_000_000.0
 # Who reads the computer's monotonic clock beside the loop.
 MONOTONIC: Final = (
@@ -63,10 +68,21 @@ class MachineClock:
 
     def __init__(self, season: Season) -> None:
         self._season = season
+        self._drifts_since = season.now
+        self._drift = 0.0
         self.ahead = timedelta()
 
+    @property
+    def drift(self) -> float:
+        """So many seconds it runs ahead in each, beside what it is ahead already."""
+        return self._drift
+
+    @drift.setter
+    def drift(self, seconds: float) -> None:
+        self._drift, self._drifts_since = seconds, self._season.now
+
     def now(self) -> datetime:
-        return self._season.now + self.ahead
+        return self._season.now + self.ahead + self._drift * (self._season.now - self._drifts_since)
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
@@ -193,13 +209,45 @@ class Season:
 
     def start_worker_again(self, dead: Worker) -> None:
         """Start a worker in place of one that was killed."""
-        at = self.workers.index(dead)
-        self.workers[at] = Worker(self, at)
-        self.workers[at].start()
+        if dead in self.workers:
+            at = self.workers.index(dead)
+            self.workers[at] = Worker(self, at)
+            self.workers[at].start()
 
-    async def add_partner(self, account: rsusim.Account, *, calls_per_hour: int = 1000) -> None:
-        await self.runtime.partners.add(account.name, credential_of(account), calls_per_hour=calls_per_hour)
+    def kill(self, machine: Machine) -> None:
+        """Kill a machine. The server has noticed when this returns, but where it waits for a lock."""
+        left = {number: pid for number in machine.sockets if (pid := self.backends.get(number)) is not None}
+        machine.kill()
+        until = time.monotonic() + NOTICED_SECONDS
+        while left and self.server.is_up and time.monotonic() < until:
+            left = {
+                number: pid
+                for number, pid in left.items()
+                if psutil.pid_exists(pid) and not self.is_blocked(number)
+            }
+            time.sleep(0.001)
+
+    def sessions_ended(self) -> None:
+        """Every session with the database is gone: workers notice, since each keeps one."""
+        for worker in self.workers:
+            if worker.jobs is not None and not worker.machine.dead:
+                worker.jobs.lose_sessions()
         self.bell.ring()
+
+    def hire(self) -> Worker:
+        """Start one worker more."""
+        worker = Worker(self, len(self.workers))
+        self.workers.append(worker)
+        worker.start()
+        return worker
+
+    async def dismiss(self, worker: Worker) -> None:
+        """Tell a worker to leave, and wait for that. One that was killed is gone already."""
+        worker.stop.set()
+        if worker.machine.runs and worker.task is not None:
+            await asyncio.wait([worker.task], timeout=60)
+        if worker in self.workers:
+            self.workers.remove(worker)
 
     async def _tick(self) -> None:
         """Queue what is periodic, when it finds something to do."""
@@ -295,9 +343,19 @@ def play(world: rsusim.World, server: MovedPostgres, story: Any, *, workers: int
         connected(connection, *arguments, **options)
         season.backends[connection.pgconn.socket] = connection.info.backend_pid
 
+    turns = Turns(season.is_blocked)
+    wait = Watched.wait
+
+    async def in_turn(connection: Watched, *arguments: Any, **options: Any) -> Any:
+        async with turns.turn(connection.pgconn.socket):
+            return await wait(connection, *arguments, **options)
+
     loop.selector.is_blocked = season.is_blocked
+    loop.selector.on_blocked = turns.pass_over
+    loop.selector.let_next = turns.let_next
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Watched, "__init__", note)
+        patch.setattr(Watched, "wait", in_turn)
         patch.setattr(Session, "give_signs", _no_signs)
         patch.setattr("bibwire.runtime.open_session", partial(open_session, silent_seconds=SILENT_SECONDS))
         patch.setattr("bibwire.engine.worker.WATCH_SECONDS", WATCH_SECONDS)

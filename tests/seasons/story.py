@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from random import Random
 from zoneinfo import ZoneInfo
 
 import rsusim
-from bibwire.domain.errors import BibwireError
-from bibwire.engine.reconcile import ReconcileRequest
 from bibwire.engine.reports import SyncRequest
 from tests.e2e import truth
 from tests.seasons import happenings
 from tests.seasons.happenings import Happening
-from tests.seasons.season import Season, credential_of
+from tests.seasons.people import People
+from tests.seasons.season import Season
+from tests.seasons.troubles import Troubles
 from tests.seasons.watch import Watch
 
 ZONES = ("America/New_York", "America/Chicago", "America/Denver", "Pacific/Honolulu")
-LIMIT = 400
 LOOK_SECONDS = 300.0
-# After a trouble: the longest back-off, and a turn of the schedule.
-RECOVERY_SECONDS = 360.0
 
 
 def world_of(seed: int) -> rsusim.World:
@@ -55,7 +51,11 @@ class Story:
         self.season = season
         self.world = season.world
         self.watch = Watch(season)
+        self.troubles = Troubles(season, self.watch)
+        self.people = People(season, self.watch, self.troubles)
         self.done: Counter[str] = Counter()
+        # What happened while what was wrong.
+        self.met: Counter[tuple[str, str]] = Counter()
         self._lines = lines
         self._hours = hours
         self._going: set[asyncio.Task[None]] = set()
@@ -66,7 +66,7 @@ class Story:
         began = loop.time()
         self.watch.excuse(LOOK_SECONDS)
         for account in self.world.accounts.values():
-            await self._add(account)
+            await self.people.add(account)
         looking = asyncio.create_task(self._look())
         try:
             for line in self._lines:
@@ -115,25 +115,20 @@ class Story:
             found = [text for text in found if " age: " not in text]
             assert not found, found[:10]
 
-    async def _add(self, account: rsusim.Account) -> None:
-        await self.season.add_partner(account, calls_per_hour=LIMIT)
-        self.watch.new_partner(account.name, LIMIT)
-
     # One line
 
     def _do(self, line: Happening) -> None:
+        wrong = self.troubles.going_on()
         if line.kind in happenings.WORLD:
             with self.world:
                 done = self._in_the_world(line)
         else:
-            if line.is_trouble:
-                self.watch.excuse(line.seconds + RECOVERY_SECONDS)
-            going = self._vendor if line.kind in happenings.VENDOR else getattr(self, f"_{line.kind}")
-            task = asyncio.create_task(going(line))
-            self._going.add(task)
+            doing = self.troubles.happen(line) if line.is_trouble else self.people.do(line)
+            self._going.add(asyncio.create_task(doing))
             done = True
         if done:
             self.done[line.kind] += 1
+            self.met.update((line.kind, trouble) for trouble in wrong)
 
     def _in_the_world(self, line: Happening) -> bool:
         world, random = self.world, Random(line.b)
@@ -231,119 +226,3 @@ class Story:
         with self.world:
             self.world.grant(name, race)
             self._changed(race)
-
-    # What goes wrong
-
-    async def _vendor(self, line: Happening) -> None:
-        accounts = list(self.world.accounts)
-        partner = None if line.a % 3 == 0 else accounts[line.a % len(accounts)]
-        fault = rsusim.Fault(
-            kind=line.kind,
-            partner=partner,
-            times=None,
-            retry_after=30 if line.kind == "http_429" else None,
-            seconds=20.0 if line.kind == "slow" else line.seconds,
-        )
-        self.world.faults.add(fault)
-        self.watch.something_hung |= line.kind in ("hang", "slow")
-        await asyncio.sleep(line.seconds)
-        fault.times = 0
-
-    async def _kill_worker(self, line: Happening) -> None:
-        worker = self.season.workers[line.a % len(self.season.workers)]
-        if worker.machine.dead:
-            return
-        worker.machine.kill()
-        await asyncio.sleep(min(line.seconds, 60))
-        self.season.start_worker_again(worker)
-
-    async def _freeze_worker(self, line: Happening) -> None:
-        worker = self.season.workers[line.a % len(self.season.workers)]
-        if not worker.machine.runs:
-            return
-        worker.machine.frozen = True
-        await asyncio.sleep(line.seconds)
-        if worker.machine.frozen:
-            worker.machine.thaw()
-
-    async def _crash_database(self, line: Happening) -> None:
-        if not self.season.server.is_up:
-            return
-        self.season.server.kill()
-        await asyncio.sleep(min(line.seconds, 120))
-        self.season.server.start()
-        self.season.bell.ring()
-
-    async def _end_sessions(self, line: Happening) -> None:
-        if self.season.server.is_up:
-            self.season.rows(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-
-    async def _worker_clock(self, line: Happening) -> None:
-        worker = self.season.workers[line.a % len(self.season.workers)]
-        worker.clock.ahead = timedelta(seconds=Random(line.b).choice((-86400, -600, 600, 3 * 86400)))
-        await asyncio.sleep(line.seconds)
-        worker.clock.ahead = timedelta()
-
-    async def _database_clock(self, line: Happening) -> None:
-        self.season.database_ahead = timedelta(seconds=Random(line.b).choice((-400, 90, 600)))
-        await asyncio.sleep(line.seconds)
-        self.season.database_ahead = timedelta()
-
-    # What people do
-
-    def _partner(self, line: Happening) -> str | None:
-        names = sorted(self.watch.partners)
-        return names[line.a % len(names)] if names else None
-
-    async def _pause(self, line: Happening) -> None:
-        if (name := self._partner(line)) is None:
-            return
-        with self._at_any_time():
-            await self.season.runtime.partners.pause(name)
-            self.watch.partners_paused.add(name)
-            await asyncio.sleep(line.seconds)
-            await self.season.runtime.partners.resume(name)
-            await self.season.runtime.wake_planner()
-        self.watch.partners_paused.discard(name)
-        self.watch.new_partner(name, 0)
-
-    async def _limit(self, line: Happening) -> None:
-        if (name := self._partner(line)) is not None:
-            with self._at_any_time():
-                await self.season.runtime.partners.limit(name, LIMIT - 50 + line.b % 100)
-                # Calls of the hour before count against it: for that time there may be none left.
-                self.watch.new_partner(name, LIMIT + 50, settled_after=3600.0)
-
-    async def _rotate(self, line: Happening) -> None:
-        if (name := self._partner(line)) is not None:
-            with self._at_any_time():
-                await self.season.runtime.partners.rotate(name, credential_of(self.world.accounts[name]))
-
-    async def _sync(self, line: Happening) -> None:
-        with self._at_any_time():
-            await self.season.runtime.engine.sync(
-                SyncRequest(partner=self._partner(line), full=bool(line.b & 1))
-            )
-
-    async def _reconcile(self, line: Happening) -> None:
-        with self._at_any_time():
-            await self.season.runtime.reconcile(ReconcileRequest(partner=self._partner(line)))
-
-    async def _remove_partner(self, line: Happening) -> None:
-        if len(self.watch.partners) < 2 or (name := self._partner(line)) is None:
-            return
-        with self._at_any_time():
-            self.watch.gone(name)
-            await self.season.runtime.partners.remove(name)
-            await asyncio.sleep(line.seconds)
-            await self._add(self.world.accounts[name])
-
-    @staticmethod
-    @contextmanager
-    def _at_any_time() -> Iterator[None]:
-        """A command may fail while something is wrong: it says why, and is given again by the person."""
-        with suppress(BibwireError):
-            yield

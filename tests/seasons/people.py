@@ -1,0 +1,205 @@
+"""What people do in a season: commands, each a process of its own that may be ended in its middle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import rsusim
+from bibwire.domain.errors import BibwireError, SettingsError
+from bibwire.engine.backfill_reports import BackfillRequest
+from bibwire.engine.reconcile import ReconcileRequest
+from bibwire.engine.reports import SyncError, SyncRequest
+from bibwire.engine.verify import VerifyRequest
+from bibwire.runtime import Runtime, open_runtime
+from tests.seasons.happenings import Happening
+from tests.seasons.moved import MACHINE, Machine
+from tests.seasons.season import MachineClock, Season, credential_of
+
+if TYPE_CHECKING:
+    from tests.seasons.troubles import Troubles
+    from tests.seasons.watch import Watch
+
+LIMIT: Final = 400
+# Who is told that it cannot be done now tries again so much later.
+AGAIN_SECONDS: Final = 30.0
+TRIES: Final = 100
+# How commands end: twice in four by themselves.
+FATES: Final = ("to its end", "to its end", "told to leave", "killed")
+
+
+class People:
+    """Gives commands."""
+
+    def __init__(self, season: Season, watch: Watch, troubles: Troubles) -> None:
+        self._season = season
+        self._watch = watch
+        self._troubles = troubles
+
+    async def add(self, account: rsusim.Account) -> None:
+        """Add a partner."""
+        await self._surely(
+            lambda runtime: runtime.partners.add(account.name, credential_of(account), calls_per_hour=LIMIT)
+        )
+        self._season.bell.ring()
+        self._watch.new_partner(account.name, LIMIT)
+
+    async def do(self, line: Happening) -> None:
+        """Do what a line says."""
+        names = sorted(self._watch.partners)
+        if names:
+            await getattr(self, f"_{line.kind}")(line, names[line.a % len(names)])
+
+    # Partners: given again until they succeed
+
+    async def _pause(self, line: Happening, name: str) -> None:
+        self._watch.partners_paused.add(name)
+        await self._surely(lambda runtime: runtime.partners.pause(name))
+        await asyncio.sleep(line.seconds)
+
+        async def resume(runtime: Runtime) -> None:
+            await runtime.partners.resume(name)
+            await runtime.wake_planner()
+
+        await self._surely(resume)
+        self._season.bell.ring()
+        self._watch.partners_paused.discard(name)
+        if name in self._watch.partners:
+            self._watch.new_partner(name, 0)
+
+    async def _limit(self, line: Happening, name: str) -> None:
+        if await self._surely(lambda runtime: runtime.partners.limit(name, LIMIT - 50 + line.b % 100)):
+            # Calls of the hour before count against it: for that time there may be none left.
+            self._watch.new_partner(name, LIMIT + 50, settled_after=3600.0)
+
+    async def _rotate(self, line: Happening, name: str) -> None:
+        key = credential_of(self._season.world.accounts[name])
+        await self._surely(lambda runtime: runtime.partners.rotate(name, key))
+
+    async def _remove_partner(self, line: Happening, name: str) -> None:
+        if len(self._watch.partners) < 2:
+            return
+        self._watch.gone(name)
+        await self._surely(lambda runtime: runtime.partners.remove(name))
+        await asyncio.sleep(line.seconds)
+        await self.add(self._season.world.accounts[name])
+
+    # What reads: may end in its middle
+
+    async def _sync(self, line: Happening, name: str) -> None:
+        async def sync(runtime: Runtime) -> None:
+            began = self._season.now.timestamp()
+            report = await runtime.engine.sync(SyncRequest(partner=name, full=bool(line.b & 1)))
+            self._nothing_failed("sync", report.errors, began)
+
+        await self._perhaps(line, sync)
+
+    async def _reconcile(self, line: Happening, name: str) -> None:
+        async def reconcile(runtime: Runtime) -> None:
+            began = self._season.now.timestamp()
+            report = await runtime.reconcile(ReconcileRequest(partner=name))
+            self._nothing_failed("reconcile", report.errors, began)
+
+        await self._perhaps(line, reconcile)
+
+    async def _verify(self, line: Happening, name: str) -> None:
+        async def verify(runtime: Runtime) -> None:
+            began = self._season.now.timestamp()
+            partners = await runtime.engine.chosen(name)
+            report = await runtime.verifier.verify(
+                partners, VerifyRequest(partner=name, seed=line.b, max_calls=40)
+            )
+            if not self._troubles.were_there_since(began) and self._is_quiet(began):
+                assert report.exit_code != 1, [check for check in report.checks if check.verdict == "fail"]
+
+        await self._perhaps(line, verify)
+
+    async def _backfill(self, line: Happening, name: str) -> None:
+        since = self._season.now - timedelta(days=730)
+
+        async def backfill(runtime: Runtime) -> None:
+            await runtime.backfill(BackfillRequest(since=since, partner=name))
+
+        await self._perhaps(line, backfill)
+
+    async def _discover(self, line: Happening, name: str) -> None:
+        async def discover(runtime: Runtime) -> None:
+            for partner in await runtime.engine.chosen(name):
+                await runtime.discover(partner)
+            await runtime.wake_planner()
+
+        await self._perhaps(line, discover)
+        self._season.bell.ring()
+
+    async def _lookup_live(self, line: Happening, name: str) -> None:
+        races = [n for n in self._season.world.races if self._season.world.may_read(name, n)]
+        if races:
+            race = races[line.b % len(races)]
+
+            async def look_up(runtime: Runtime) -> None:
+                await runtime.engine.lookup_live(name, race, 1 + line.b % 2000, within_seconds=8)
+
+            await self._perhaps(line, look_up)
+
+    # Processes
+
+    async def _surely(self, do: Callable[[Runtime], Awaitable[object]]) -> bool:
+        """Give a command again until it succeeds; False: there is nothing that it could be done to."""
+        for _ in range(TRIES):
+            try:
+                await do(self._season.runtime)
+            except SettingsError:
+                return False
+            except BibwireError as error:
+                why = error
+                await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                return True
+        raise AssertionError(f"a command failed {TRIES} times: {why}")
+
+    async def _perhaps(self, line: Happening, do: Callable[[Runtime], Awaitable[object]]) -> None:
+        """Give a command as a process of its own, to its end or not."""
+        random = Random(line.b)
+        fate, after = random.choice(FATES), random.choice((0.05, 0.3, 1.0, 5.0, 20.0))
+        machine = Machine(line.kind)
+
+        async def run() -> None:
+            with suppress(BibwireError):  # it says why, and is given again by the person
+                async with open_runtime(self._season.settings, machine=MachineClock(self._season)) as runtime:
+                    await do(runtime)
+
+        context = contextvars.copy_context()
+        context.run(MACHINE.set, machine)
+        task = asyncio.get_running_loop().create_task(run(), context=context)
+        if fate == "to its end":
+            await task
+            return
+        await asyncio.wait({task}, timeout=after)
+        if task.done():
+            task.result()
+        elif fate == "killed":
+            self._season.kill(machine)
+        else:
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.result()
+
+    def _nothing_failed(self, what: str, errors: list[SyncError], began: float) -> None:
+        """Where nothing was wrong, no race fails; but those the vendor does not know any more."""
+        if self._troubles.were_there_since(began) or not self._is_quiet(began):
+            return
+        races = self._season.world.races
+        wrong = [error for error in errors if error.race_id is None or not races[error.race_id].removed]
+        assert not wrong, f"{what}: {wrong}"
+
+    def _is_quiet(self, began: float) -> bool:
+        """Say whether no race or partner came or went since shortly before."""
+        changed = max(self._watch.changed.values(), default=0.0)
+        settled = max((since for since, _ in self._watch.partners.values()), default=0.0)
+        return changed + 1200 < began and settled < began and not self._watch.partners_paused

@@ -1,0 +1,204 @@
+"""What goes wrong in a season: at the vendor, on machines, in the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+
+import rsusim
+from tests.seasons.happenings import VENDOR, Happening
+
+if TYPE_CHECKING:
+    from tests.seasons.season import Season
+    from tests.seasons.watch import Watch
+
+# After a trouble: the longest back-off, and a turn of the schedule.
+RECOVERY_SECONDS: Final = 360.0
+# A statement of ours that waits for a lock is waited for in real time as well.
+LONGEST_LOCK_SECONDS: Final = 20.0
+# What a replica lost that took over.
+LOST_SECONDS: Final = 1.5
+# What a DBA may have set, each of which would spoil something if it reached our sessions.
+SETTINGS: Final = {
+    "statement_timeout": "'20ms'",
+    "lock_timeout": "'5ms'",
+    "idle_in_transaction_session_timeout": "'10ms'",
+    "default_transaction_isolation": "'serializable'",
+    "default_transaction_read_only": "on",
+    "client_encoding": "'LATIN1'",
+    "datestyle": "'German'",
+    "standard_conforming_strings": "off",
+    "timezone": "'Asia/Kolkata'",
+    "search_path": "'pg_temp'",
+}
+
+
+class Troubles:
+    """Does what a line says, and undoes it when its time is over."""
+
+    def __init__(self, season: Season, watch: Watch) -> None:
+        self._season = season
+        self._watch = watch
+        # Of each that goes on, or went on, until when.
+        self._until: list[tuple[str, float]] = []
+
+    def going_on(self) -> list[str]:
+        """Return what is wrong now."""
+        now = self._season.now.timestamp()
+        return [kind for kind, until in self._until if now <= until]
+
+    def were_there_since(self, began: float) -> bool:
+        """Say whether anything was wrong since an instant, or its consequences were not over."""
+        return any(until + RECOVERY_SECONDS >= began for _, until in self._until)
+
+    async def happen(self, line: Happening) -> None:
+        """Let it be wrong for as long as the line says."""
+        self._until.append((line.kind, self._season.now.timestamp() + line.seconds))
+        self._watch.excuse(line.seconds + RECOVERY_SECONDS)
+        await (self._vendor(line) if line.kind in VENDOR else getattr(self, f"_{line.kind}")(line))
+
+    async def _vendor(self, line: Happening) -> None:
+        world = self._season.world
+        accounts = list(world.accounts)
+        # Only the vendor as a whole lies about its counts and its clock.
+        partner = None if line.a % 3 == 0 else accounts[line.a % len(accounts)]
+        changes: dict[str, object] = {}
+        if line.kind == "wrong_counts":
+            changes = {"counts_off_by": Random(line.b).choice((-3, -1, 1, 4))}
+        elif line.kind == "another_date":
+            changes = {"date_offset_seconds": float(Random(line.b).choice((-5400, -700, 700, 5400)))}
+        fault = rsusim.Fault(
+            kind="quirk" if changes else line.kind,
+            quirks=changes,
+            partner=partner,
+            times=None,
+            retry_after=30 if line.kind == "http_429" else None,
+            seconds=line.seconds if line.kind == "hang" else 20.0,
+        )
+        world.faults.add(fault)
+        self._watch.something_hung |= line.kind == "hang" or line.kind.startswith("slow")
+        await asyncio.sleep(line.seconds)
+        fault.times = 0
+
+    # Machines
+
+    async def _kill_worker(self, line: Happening) -> None:
+        worker = self._season.workers[line.a % len(self._season.workers)]
+        if worker.machine.dead:
+            return
+        self._season.kill(worker.machine)
+        await asyncio.sleep(min(line.seconds, 60))
+        self._season.start_worker_again(worker)
+
+    async def _freeze_worker(self, line: Happening) -> None:
+        worker = self._season.workers[line.a % len(self._season.workers)]
+        if not worker.machine.runs:
+            return
+        worker.machine.frozen = True
+        await asyncio.sleep(line.seconds)
+        if worker.machine.frozen:
+            worker.machine.thaw()
+
+    async def _second_worker(self, line: Happening) -> None:
+        """Somebody starts `run` again, and ends it."""
+        worker = self._season.hire()
+        await asyncio.sleep(line.seconds)
+        await self._season.dismiss(worker)
+
+    async def _worker_clock(self, line: Happening) -> None:
+        worker = self._season.workers[line.a % len(self._season.workers)]
+        random = Random(line.b)
+        worker.clock.ahead = timedelta(seconds=random.choice((-86400, -600, 600, 3 * 86400)))
+        worker.clock.drift = random.choice((0.0, 0.0, 0.05, -0.05))
+        await asyncio.sleep(line.seconds)
+        worker.clock.ahead, worker.clock.drift = timedelta(), 0.0
+
+    # The database
+
+    async def _crash_database(self, line: Happening) -> None:
+        if not self._season.server.is_up:
+            return
+        self._season.server.kill()
+        await asyncio.sleep(min(line.seconds, 120))
+        self._start_database()
+
+    async def _restart_database(self, line: Happening) -> None:
+        if not self._season.server.is_up:
+            return
+        self._season.server.stop()
+        await asyncio.sleep(3)
+        self._start_database()
+
+    async def _fail_over(self, line: Happening) -> None:
+        """A replica takes over that has not seen the last moment."""
+        server = self._season.server
+        if not server.is_up:
+            return
+        server.keep()
+        await asyncio.sleep(LOST_SECONDS)
+        server.kill()
+        server.take_back()
+        # What the feed told in that moment is told anew, under the same numbers or others.
+        self._watch.read_feeds_again()
+        await asyncio.sleep(min(line.seconds, 30))
+        self._start_database()
+
+    def _start_database(self) -> None:
+        if not self._season.server.is_up:
+            self._season.server.start()
+        self._season.sessions_ended()
+
+    async def _end_sessions(self, line: Happening) -> None:
+        if self._season.server.is_up:
+            self._season.rows(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            self._season.sessions_ended()
+
+    async def _time_outs(self, line: Happening) -> None:
+        """A DBA sets values for all new sessions, and ends the old ones."""
+        chosen = Random(line.b).sample(list(SETTINGS), 4)
+        await self._whenever_up(
+            lambda dba: [
+                dba.execute(f"ALTER DATABASE played SET {name} = {SETTINGS[name]}".encode())
+                for name in chosen
+            ]
+        )
+        await self._end_sessions(line)
+        await asyncio.sleep(line.seconds)
+        await self._whenever_up(
+            lambda dba: [dba.execute(f"ALTER DATABASE played RESET {name}".encode()) for name in chosen]
+        )
+
+    async def _dba_lock(self, line: Happening) -> None:
+        """Somebody holds all registrations for a while."""
+        if not self._season.server.is_up:
+            return
+        with psycopg.connect(self._season.server.conninfo("played")) as dba:
+            while True:
+                # To wait for it here would be to wait for those who wait for us.
+                with suppress(psycopg.errors.LockNotAvailable), dba.transaction():
+                    dba.execute("LOCK TABLE bibwire.participants IN ACCESS EXCLUSIVE MODE NOWAIT")
+                    self._watch.is_locked = True
+                    await asyncio.sleep(min(line.seconds, LONGEST_LOCK_SECONDS))
+                    self._watch.is_locked = False
+                    return
+                await asyncio.sleep(0.01)
+
+    async def _database_clock(self, line: Happening) -> None:
+        self._season.database_ahead = timedelta(seconds=Random(line.b).choice((-400, 90, 600)))
+        await asyncio.sleep(line.seconds)
+        self._season.database_ahead = timedelta()
+
+    async def _whenever_up(self, do: Callable[[psycopg.Connection], object]) -> None:
+        while not self._season.server.is_up:
+            await self._season.bell.heard()
+        with psycopg.connect(self._season.server.conninfo("postgres"), autocommit=True) as dba:
+            do(dba)
