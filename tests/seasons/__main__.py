@@ -107,17 +107,14 @@ def report(met: Counter[tuple[str, str]]) -> Iterator[str]:
     whole = len(MET) * len(TROUBLES)
     cells = sum(1 for kind in MET for trouble in TROUBLES if met[kind, trouble])
     yield f"{cells} of {whole} pairs of a happening and a trouble were met"
+    unmet = [trouble for trouble in TROUBLES if not any(met[kind, trouble] for kind in MET)]
+    if unmet:
+        yield f"    not at all: {', '.join(unmet)}"
     for trouble in TROUBLES:
         missing = [kind for kind in MET if not met[kind, trouble]]
-        times = sum(met[kind, trouble] for kind in MET)
-        told = (
-            "all"
-            if not missing
-            else "all but " + ", ".join(missing)
-            if len(missing) < len(MET)
-            else "nothing"
-        )
-        yield f"    {trouble}: {times} times, {told}"
+        if trouble not in unmet:
+            times = sum(met[kind, trouble] for kind in MET)
+            yield f"    {trouble}: {times} times, " + ("all but " + ", ".join(missing) if missing else "all")
 
 
 def main() -> int:
@@ -129,6 +126,7 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=1.0, help="how long a season lasts")
     parser.add_argument("--troubles", type=int, default=6, help="how many things go wrong in each")
     parser.add_argument("--no-shorten", action="store_true", help="do not look for the happenings that count")
+    parser.add_argument("--until-fails", action="store_true", help="end with the first season that fails")
     chosen = parser.parse_args()
     found = programs()
     if found is None:
@@ -159,6 +157,8 @@ def main() -> int:
                 if not chosen.no_shorten:
                     for line in shortened(server, seed, lines, hours=chosen.hours):
                         print(f"    {line}")
+                if chosen.until_fails:
+                    break
     print(
         f"{seasons} seasons of {chosen.hours:g} h, {failed} failed; {total.calls:,} calls,"
         f" {total.checks:,} looks at the rules, {time.monotonic() - began:.0f} s. Happened: "

@@ -67,7 +67,10 @@ VENDOR: Final = (
     "error_string",
     "credentials_echoed",
     "duplicate_rows",
+    "hostile_rows",
     "wrong_counts",
+    "short_race_list",
+    "silent_rights",
     "another_date",
 )
 MACHINES: Final = (

@@ -23,6 +23,7 @@ import select
 import selectors
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Final, TypeVar, TypeVarTuple
@@ -30,6 +31,7 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 # After so many real seconds without an answer it is looked whether a lock is waited for.
 LOCK_SECONDS: Final = 0.02
 PATIENCE_SECONDS: Final = 60.0
+LONGEST_SECONDS: Final = 900.0
 # A leap, so that timers of an instant are not missed by a rounding.
 TICK: Final = 1e-6
 
@@ -206,12 +208,16 @@ class MovedLoop(asyncio.SelectorEventLoop):
         self._instant = 0.0
         self._on_leap = on_leap
         self.leaps = 0
+        # By the computer's clock; a season that is still going on then goes round in circles.
+        self.ends_at = time.monotonic() + LONGEST_SECONDS
 
     def time(self) -> float:
         return self._instant
 
     def leap(self, seconds: float) -> None:
         """Let so much time pass."""
+        if time.monotonic() > self.ends_at:
+            raise TimeoutError(f"{self.leaps:,} leaps, and no end: {_waiting(self)}")
         self._on_leap(seconds + TICK)
         self._instant += seconds + TICK
         self.leaps += 1
@@ -252,6 +258,13 @@ class MovedLoop(asyncio.SelectorEventLoop):
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+def _waiting(loop: MovedLoop) -> str:
+    """Tell where some tasks stand."""
+    stacks = [task.get_stack(limit=1) for task in asyncio.all_tasks(loop)]
+    places = Counter(f"{frame.f_code.co_qualname}:{frame.f_lineno}" for stack in stacks for frame in stack)
+    return ", ".join(f"{place} ({number})" for place, number in places.most_common(12))
 
 
 def _guarded(callback: Callable[[*_Arguments], object]) -> Callable[[*_Arguments], object]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 import rsusim
-from tests.seasons.happenings import VENDOR, Happening
+from tests.seasons.happenings import Happening
 
 if TYPE_CHECKING:
     from tests.seasons.season import Season
@@ -24,6 +24,14 @@ RECOVERY_SECONDS: Final = 360.0
 LONGEST_LOCK_SECONDS: Final = 20.0
 # What a replica lost that took over.
 LOST_SECONDS: Final = 1.5
+HABITS: Final = ("wrong_counts", "another_date", "short_race_list")
+# Rows of nobody, among those of others.
+ODD_ROWS: Final = (
+    '{"registration_id": 1e400, "event_id": 1}',
+    '{"registration_id": "x", "bib_num": 7}',
+    '{"registration_id": 4, "event_id": null, "user": {"first_name": "\\ud800"}}',
+    "17",
+)
 # What a DBA may have set, each of which would spoil something if it reached our sessions.
 SETTINGS: Final = {
     "statement_timeout": "'20ms'",
@@ -61,30 +69,67 @@ class Troubles:
         """Let it be wrong for as long as the line says."""
         self._until.append((line.kind, self._season.now.timestamp() + line.seconds))
         self._watch.excuse(line.seconds + RECOVERY_SECONDS)
-        await (self._vendor(line) if line.kind in VENDOR else getattr(self, f"_{line.kind}")(line))
+        own = getattr(self, f"_{line.kind}", None)
+        if own is None:
+            own = self._habit if line.kind in HABITS else self._vendor
+        await own(line)
 
     async def _vendor(self, line: Happening) -> None:
         world = self._season.world
         accounts = list(world.accounts)
-        # Only the vendor as a whole lies about its counts and its clock.
+        random = Random(line.b)
+        # The vendor as a whole, or one partner's part of it.
         partner = None if line.a % 3 == 0 else accounts[line.a % len(accounts)]
-        changes: dict[str, object] = {}
-        if line.kind == "wrong_counts":
-            changes = {"counts_off_by": Random(line.b).choice((-3, -1, 1, 4))}
-        elif line.kind == "another_date":
-            changes = {"date_offset_seconds": float(Random(line.b).choice((-5400, -700, 700, 5400)))}
         fault = rsusim.Fault(
-            kind="quirk" if changes else line.kind,
-            quirks=changes,
+            kind=line.kind,
             partner=partner,
             times=None,
             retry_after=30 if line.kind == "http_429" else None,
             seconds=line.seconds if line.kind == "hang" else 20.0,
+            rows=ODD_ROWS,
+            position=random.choice(("start", "end")),
         )
         world.faults.add(fault)
         self._watch.something_hung |= line.kind == "hang" or line.kind.startswith("slow")
         await asyncio.sleep(line.seconds)
         fault.times = 0
+
+    async def _habit(self, line: Happening) -> None:
+        """For a while answers are such as a vendor with another habit gives."""
+        random = Random(line.b)
+        habits: dict[str, dict[str, object]] = {
+            "wrong_counts": {"counts_off_by": random.choice((-3, -1, 1, 4))},
+            "another_date": {"date_offset_seconds": float(random.choice((-5400, -700, 700, 5400)))},
+            "short_race_list": {"races_most": 1},
+        }
+        fault = rsusim.Fault(kind="quirk", quirks=habits[line.kind], times=None)
+        self._season.world.faults.add(fault)
+        await asyncio.sleep(line.seconds)
+        fault.times = 0
+
+    async def _silent_rights(self, line: Happening) -> None:
+        """A partner loses its access to a race, and the vendor shows the race empty instead of saying so."""
+        world = self._season.world
+        name = sorted(world.accounts)[line.a % len(world.accounts)]
+        races = [
+            number
+            for number, race in world.races.items()
+            if world.may_read(name, number) and not race.removed
+        ]
+        if not races:
+            return
+        race = races[line.b % len(races)]
+        fault = rsusim.Fault(
+            kind="quirk", quirks={"lost_rights": "empty"}, partner=name, race_id=race, times=None
+        )
+        world.faults.add(fault)
+        with world:
+            world.withdraw(name, race)
+        await asyncio.sleep(line.seconds)
+        with world:
+            world.grant(name, race)
+        fault.times = 0
+        self._watch.changed[name, race] = world.now.timestamp()
 
     # Machines
 

@@ -1,0 +1,1 @@
+"""Known bugs, one a patch with its reason: what holds the program together has to find each."""

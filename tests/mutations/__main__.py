@@ -1,0 +1,83 @@
+"""
+Plants each known bug by itself, and plays seasons until one fails: `python -m tests.mutations [NAME ...]`
+
+It prints how many seeds each took. A bug that outlives all of them is one that nobody would see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parent.parent
+
+
+def patches() -> list[Path]:
+    """Return all of them, by name."""
+    return sorted(HERE.glob("*.patch"))
+
+
+def plant(patch: Path, copy: Path) -> None:
+    """
+    Copy the program and its seasons, with the bug in it.
+
+    Raises:
+        subprocess.CalledProcessError: The patch does not fit the code any more.
+    """
+    for name in ("src", "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["git", "apply", "--whitespace=nowarn", str(patch)], cwd=copy, check=True)
+
+
+def caught(copy: Path, *, seed: int, seeds: int, hours: float) -> tuple[int, str] | None:
+    """Play seasons with a bug; return after how many one failed, and why. None: none did."""
+    command = [sys.executable, "-m", "tests.seasons", "--until-fails", "--no-shorten"]
+    command += ["--seed", str(seed), "--seeds", str(seeds), "--hours", str(hours)]
+    environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    told = re.findall(r"^seed \d+: .*", done.stdout, re.MULTILINE)
+    if not told or done.returncode not in (0, 1):
+        raise SystemExit(f"The seasons do not play:\n{done.stdout}\n{done.stderr}")
+    if done.returncode == 0:
+        return None
+    return len(told), told[-1].partition("FAILS: ")[2]
+
+
+def main() -> int:
+    """Plant and play; return 1 if a bug was not seen."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="of patches; default: all")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=10, help="how many at most for each bug")
+    parser.add_argument("--hours", type=float, default=0.75, help="how long a season lasts")
+    chosen = parser.parse_args()
+    survived: list[str] = []
+    for patch in patches():
+        if chosen.names and patch.stem not in chosen.names:
+            continue
+        began = time.monotonic()
+        # PostgreSQL's own user has to get in.
+        with tempfile.TemporaryDirectory(prefix="bibwire-mutant-", dir="/tmp") as folder:
+            plant(patch, Path(folder))
+            found = caught(Path(folder), seed=chosen.seed, seeds=chosen.seeds, hours=chosen.hours)
+        if found is None:
+            survived.append(patch.stem)
+            told = f"NOT SEEN in {chosen.seeds} seeds"
+        else:
+            told = f"seed {found[0]}: {found[1][:150]}"
+        print(f"{patch.stem}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
+    print(f"{len(survived)} not seen" + (f": {', '.join(survived)}" if survived else ""))
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
