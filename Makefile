@@ -45,8 +45,11 @@ format: $(STAMP)  ## format and mend what can be mended
 fuzz: $(STAMP)  ## random histories, a week of races, twenty kills of a backfill, for as long as you like (HISTORIES=5000)
 	@BIBWIRE_FUZZ_HISTORIES=$(or $(HISTORIES),2000) $(BIN)/python -m pytest -n auto tests/e2e/test_random_histories.py tests/e2e/test_season.py tests/e2e/test_backfill_scale.py --timeout 0
 
-soak: $(STAMP)  ## seasons in moved time in which everything goes wrong, one after the other (SEEDS=100 SEED=1)
-	@$(BIN)/python -m tests.seasons --seed $(or $(SEED),1) --seeds $(or $(SEEDS),20)
+soak: $(STAMP)  ## seasons in moved time in which everything goes wrong, one after the other (HOURS=2 SEED=1)
+	@$(BIN)/python -m tests.seasons --seed $(or $(SEED),1) --real-hours $(or $(HOURS),1)
+
+mutants: $(STAMP)  ## known bugs, and how many seasons each takes to be caught (SEEDS=10)
+	@$(BIN)/python -m tests.mutations --seeds $(or $(SEEDS),10)
 
 bench: $(STAMP)  ## the figures of docs/performance.md
 	@$(BIN)/python -m bench
@@ -57,4 +60,4 @@ lock: $(STAMP)  ## renew requirements/*.txt from pyproject.toml
 clean:  ## remove what this Makefile made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo test check format-check lint types imports format fuzz soak bench lock clean
+.PHONY: help setup demo test check format-check lint types imports format fuzz soak mutants bench lock clean

@@ -1,5 +1,5 @@
 """
-Plays seasons: `python -m tests.seasons [--seed 1] [--seeds 20 | --minutes 60] [--hours 1] [--troubles 6]`
+Plays seasons: `python -m tests.seasons [--seed 1] [--seeds 20 | --real-hours 2] [--hours 1] [--troubles 6]`
 
 Each seed is a season of its own, and the same one each time. Of one that fails, the happenings are left
 out for which it fails as well; what is left is printed with the reason.
@@ -122,7 +122,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--seeds", type=int, help="how many; default: 10, or as many as there is time for")
-    parser.add_argument("--minutes", type=float, help="begin no further season after so long")
+    parser.add_argument("--real-hours", type=float, help="start no further season after so long")
     parser.add_argument("--hours", type=float, default=1.0, help="how long a season lasts")
     parser.add_argument("--troubles", type=int, default=6, help="how many things go wrong in each")
     parser.add_argument("--no-shorten", action="store_true", help="do not look for the happenings that count")
@@ -135,12 +135,12 @@ def main() -> int:
     quiet()
     total, failed, seasons = Played(0), 0, 0
     began = time.monotonic()
-    most = chosen.seeds or (10 if chosen.minutes is None else sys.maxsize)
+    most = chosen.seeds or (10 if chosen.real_hours is None else sys.maxsize)
     with MovedPostgres(found) as server:
         server.make_template()
         while seasons < most:
             at = time.monotonic()
-            if chosen.minutes is not None and at - began > chosen.minutes * 60:
+            if chosen.real_hours is not None and at - began > chosen.real_hours * 3600:
                 break
             seed = chosen.seed + seasons
             seasons += 1

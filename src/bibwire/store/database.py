@@ -79,7 +79,7 @@ class Database:
             await connection.set_autocommit(True)
             try:
                 cursor = await connection.execute(statement, values)
-                return await cursor.fetchall() if cursor.description else []
+                return await cursor.fetchall() if cursor.description is not None else []
             finally:
                 # One that was broken off in the middle is not lent again.
                 if connection.info.transaction_status is TransactionStatus.IDLE:
