@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bibwire.domain.race_days import HotSpan, Start, hot_spans
@@ -117,6 +117,32 @@ def test_a_race_in_an_unknown_zone_is_hot_while_it_is_its_day_anywhere() -> None
 )
 def test_the_ends_of_the_calendar_are_no_day(at: datetime) -> None:
     assert hot_spans([Start(at, at)], zone=CHICAGO, fallback=EASTERN, next_date=None) == [None]
+
+
+@given(
+    starts=st.lists(
+        st.builds(
+            Start,
+            st.none() | st.datetimes(timezones=st.just(UTC)),
+            st.none() | st.datetimes(timezones=st.just(UTC)),
+        ),
+        max_size=3,
+    ),
+    zone=st.sampled_from(
+        (None, *map(ZoneInfo, ("Pacific/Kiritimati", "America/Chicago", "Pacific/Pago_Pago")))
+    ),
+    next_date=st.none() | st.dates() | st.sampled_from((date.min, date.max)),
+)
+@example([Start(None, None)], CHICAGO, date.max)
+@example([Start(None, None)], ZoneInfo("Pacific/Kiritimati"), date.min)
+def test_any_time_and_day_that_there_is_makes_a_span_or_none(
+    starts: list[Start], zone: ZoneInfo | None, next_date: date | None
+) -> None:
+    found = hot_spans(starts, zone=zone, fallback=EASTERN, next_date=next_date)
+
+    assert len(found) == len(starts)
+    if zone is not None:  # where days begin first they once began last
+        assert all(span is None or span.hot_from <= span.hot_until for span in found)
 
 
 @given(

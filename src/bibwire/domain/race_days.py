@@ -85,11 +85,11 @@ def _span(
     *,
     zone_known: bool,
 ) -> HotSpan | None:
-    if start.starts_at is None:
-        if next_date is None:
-            return None
-        return _all_day(next_date, next_date, zones, "no start time is given")
     try:
+        if start.starts_at is None:
+            if next_date is None:
+                return None
+            return _all_day(next_date, next_date, zones, "no start time is given")
         wall = start.starts_at.astimezone(read_in)
         end = None if start.ends_at is None else start.ends_at.astimezone(read_in)
         plain = HotSpan(start.starts_at - HOT_BEFORE_START, start.starts_at + HOT_AFTER_START)
