@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bibwire.api.answers import parse_http_date
 from bibwire.api.dates import VendorTime
 from bibwire.domain.records import Dated
 from tests.api.loopback import DATE_AT, MovedClock
@@ -101,3 +102,12 @@ def test_a_clock_of_ours_that_is_set_right_changes_nothing() -> None:
 
     assert vendor.answer().as_of == vendor.now
     assert vendor.answer(10 * MINUTE).as_of <= vendor.now, "a server that is wrong is not believed"
+
+
+def test_a_date_in_the_last_minute_of_the_calendar_is_just_not_believed() -> None:
+    vendor = Vendor()
+    last = datetime(9999, 12, 31, 23, 59, 29, tzinfo=UTC)
+    assert parse_http_date("Fri, 31 Dec 9999 23:59:29 GMT") is None
+
+    assert not vendor.time.show(vendor.now, last)
+    assert not vendor.time.show(last, vendor.now)

@@ -35,6 +35,8 @@ _LONGEST_VENDOR_TEXT: Final = 200
 _BOM: Final = b"\xef\xbb\xbf"
 # "Wed, 30 September 2026 12:00:00 GMT"; a header may hold 64 kB of anything.
 _LONGEST_DATE: Final = 64
+# What is added to a moment leads beyond the calendar, at its ends.
+_YEARS: Final = range(1970, 9000)
 
 
 class _Probe(msgspec.Struct):
@@ -70,7 +72,7 @@ def retry_after_seconds(headers: Mapping[str, str], *, now: datetime | None = No
 
 
 def parse_http_date(text: str) -> datetime | None:
-    """Return an HTTP date as an instant; None if it is not one."""
+    """Return an HTTP date as an instant; None if it is not one, or not of these times."""
     try:
         parsed = parsedate_to_datetime(text[:_LONGEST_DATE])
     except (TypeError, ValueError, IndexError, OverflowError):
@@ -78,9 +80,10 @@ def parse_http_date(text: str) -> datetime | None:
     if parsed.tzinfo is None:  # "-0000": UTC of unknown origin
         parsed = parsed.replace(tzinfo=UTC)
     try:
-        return parsed.astimezone(UTC)
+        instant = parsed.astimezone(UTC)
     except (OverflowError, ValueError):
         return None
+    return instant if instant.year in _YEARS else None
 
 
 def check_answer(status: int, body: bytes, headers: Mapping[str, str]) -> None:

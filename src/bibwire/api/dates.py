@@ -81,7 +81,7 @@ class VendorTime:
             newest: When the vendor dates it; None: there is none.
             claimed: As in `Dated`.
         """
-        if newest is None or newest > claimed + MARGIN:
+        if newest is None or newest - claimed > MARGIN:
             return False  # later than the answer itself: a slip
         self._newest = max(self._newest or -math.inf, newest.timestamp() - self._clock.monotonic())
         return claimed.timestamp() - self._clock.monotonic() <= self._latest()
