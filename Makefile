@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FUZZED = $(shell find tests -name 'test_fuzzed_*.py')
 
 .DEFAULT_GOAL := help
 
@@ -42,7 +43,8 @@ imports: $(STAMP)  ## imports point down only
 format: $(STAMP)  ## format and mend what can be mended
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-fuzz: $(STAMP)  ## random histories, a week of races, twenty kills of a backfill, for as long as you like (HISTORIES=5000)
+fuzz: $(STAMP)  ## odd answers, settings and arguments, random histories, twenty kills of a backfill (EXAMPLES=50000 HISTORIES=5000)
+	@BIBWIRE_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/python -m pytest -n auto $(FUZZED) --timeout 0
 	@BIBWIRE_FUZZ_HISTORIES=$(or $(HISTORIES),2000) $(BIN)/python -m pytest -n auto tests/e2e/test_random_histories.py tests/e2e/test_season.py tests/e2e/test_backfill_scale.py --timeout 0
 
 soak: $(STAMP)  ## seasons in moved time in which everything goes wrong, one after the other (HOURS=2 SEED=1)

@@ -25,6 +25,7 @@ import pytest
 
 import rsusim
 from bibwire.store import embedded, migrate
+from tests import fuzzing
 from tests.house import House
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -50,10 +51,10 @@ for _name in list(os.environ):
     ours = _name.startswith("BIBWIRE_") and not _name.startswith(("BIBWIRE_FUZZ_", "BIBWIRE_TESTS_"))
     if ours or _name.startswith("PG") or _name.lower().endswith("_proxy") or _name in COLOURS:
         del os.environ[_name]
-# The same examples each time, on a machine of any speed.
+# The same examples each time (but for `make fuzz`), on a machine of any speed.
 hypothesis.settings.register_profile(
     "bibwire",
-    derandomize=True,
+    derandomize=not fuzzing.EXAMPLES,
     database=None,
     deadline=None,
     print_blob=True,
