@@ -56,7 +56,13 @@ def _trimmed(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
 
 
+def _number(value: object) -> object:
+    """Return a number as it was typed: `true` is none."""
+    return str(value) if isinstance(value, bool) else _trimmed(value)
+
+
 Trim = BeforeValidator(_trimmed)
+Number = BeforeValidator(_number)
 SecretText = Annotated[Secret | None, BeforeValidator(_as_secret), Trim]
 
 
@@ -110,17 +116,17 @@ class Settings(BaseSettings):
 
     # Calls a rolling hour, for a credential added without a number of its own. The vendor
     # documents no quota; 1,000 is what the timing companies we work for were told.
-    calls_per_hour: Annotated[int, Trim, Field(ge=1, le=1_000_000)] = 1000
+    calls_per_hour: Annotated[int, Number, Field(ge=1, le=1_000_000)] = 1000
 
     # Calls at a time, over all processes: the vendor's developer contract allows two a caller.
-    max_calls_in_flight: Annotated[int, Trim, Field(ge=1, le=2)] = 2
+    max_calls_in_flight: Annotated[int, Number, Field(ge=1, le=2)] = 2
 
     # Seconds one call is retried before its race is given up for this run: outlasts a
     # restart at the vendor, and does not hold up the races that work.
-    retry_seconds: Annotated[float, Trim, Field(ge=0, le=3600)] = 60.0
+    retry_seconds: Annotated[float, Number, Field(ge=0, le=3600)] = 60.0
 
     # Seconds one call may take: a page of 2,500 people takes some, 30 is far beyond.
-    timeout_seconds: Annotated[float, Trim, Field(ge=1, le=600)] = 30.0
+    timeout_seconds: Annotated[float, Number, Field(ge=1, le=600)] = 30.0
 
     # When the race lists are read each day, by the clocks of `timezone`: before and after work.
     discovery_times: Annotated[tuple[time, ...], NoDecode] = (time(6), time(18))
@@ -131,7 +137,7 @@ class Settings(BaseSettings):
 
     # Where `run` serves metrics for monitors; None: nowhere, 0: a free port. Who can reach the
     # address reads partners' names: by default that is this machine alone.
-    metrics_port: Annotated[int | None, Field(ge=0, le=65535), Trim] = None
+    metrics_port: Annotated[int | None, Field(ge=0, le=65535), Number] = None
     metrics_host: Annotated[str, Trim] = "127.0.0.1"
 
     # The operator's zone; the machine's own by default.
@@ -144,19 +150,21 @@ class Settings(BaseSettings):
             return value
         parts = [part.strip() for part in value.split(",")]
         if not all(re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", part) for part in parts):
-            raise ValueError(f"has to be times of day like 06:00,18:00, not {value.strip()}")
+            raise ValueError(f"has to be times of day like 06:00,18:00, not {_short(value)}")
         return tuple(time(int(hour), int(minute)) for hour, minute in (part.split(":") for part in parts))
 
     @field_validator("verify_at", mode="before")
     @classmethod
     def _time_or_off(cls, value: object) -> object:
-        if not isinstance(value, str):
+        if value is None or isinstance(value, time):
             return value
+        if not isinstance(value, str):  # a number would be taken for seconds
+            raise ValueError(f"has to be a time of day like 03:00, or off, not {_short(str(value))}")
         text = value.strip()
         if text.lower() == "off":
             return None
         if not re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", text):
-            raise ValueError(f"has to be a time of day like 03:00, or off, not {text}")
+            raise ValueError(f"has to be a time of day like 03:00, or off, not {_short(text)}")
         hour, minute = text.split(":")
         return time(int(hour), int(minute))
 
@@ -167,7 +175,7 @@ class Settings(BaseSettings):
             return value
         zone = zone_named(value.strip())
         if zone is None:
-            raise ValueError(f"has to be a zone like America/New_York, not {value.strip()}")
+            raise ValueError(f"has to be a zone like America/New_York, not {_short(value)}")
         return zone
 
     @field_validator("log_level", mode="before")
@@ -178,7 +186,7 @@ class Settings(BaseSettings):
     @field_validator("max_calls_in_flight", mode="before")
     @classmethod
     def _in_flight(cls, value: object) -> object:
-        if re.fullmatch(r"\s*[+-]?\d+\s*", str(value)) and int(str(value)) not in (1, 2):
+        if re.fullmatch(r"\s*[+-]?[0-9]{1,20}\s*", str(value)) and int(str(value)) not in (1, 2):
             raise ValueError(
                 f"has to be 1 or 2, not {str(value).strip()}: RunSignup allows each caller two calls at a "
                 "time, and more would be refused for every process"
@@ -188,7 +196,7 @@ class Settings(BaseSettings):
     @field_validator("home", "secret_key_file", "log_file")
     @classmethod
     def _whole_path(cls, value: Path | None) -> Path | None:
-        return None if value is None else Path(value).expanduser().absolute()
+        return None if value is None else _expanded(value).absolute()
 
     @field_validator("api_url")
     @classmethod
@@ -309,12 +317,14 @@ def load_settings(warn: Callable[[str], None] | None = None) -> Settings:
     path = find_file()
     in_file = {} if path is None else _read_file(path)
     for name, value in sorted(os.environ.items()):
+        if name in _variables():
+            _check_text(name, name.removeprefix(PREFIX).lower(), value)
         if name in _variables() or name.startswith(_PARTNER_PREFIXES):
             found = _meant(name.removeprefix(PREFIX).lower(), value).found
             if found not in (None, pasted.AROUND):
                 (warn or _to_stderr)(f"{name} holds {found}, pasted along and taken out.")
     for name in _unknown_variables():
-        (warn or _to_stderr)(f"{name} is no setting of Bibwire{_nearest(name)}; it is ignored.")
+        (warn or _to_stderr)(f"{_short(name)} is no setting of Bibwire{_nearest(name)}; it is ignored.")
     try:
         settings = Settings(**in_file)
     except ValidationError as error:
@@ -351,9 +361,17 @@ def default_home() -> Path:
 
 
 def find_file() -> Path | None:
-    """Return the bibwire.toml in force: the working folder's, or else that of BIBWIRE_HOME."""
+    """
+    Return the bibwire.toml in force: the working folder's, or else that of BIBWIRE_HOME.
+
+    Raises:
+        SettingsError: BIBWIRE_HOME is the folder of a user who is not there.
+    """
     home = os.environ.get(f"{PREFIX}HOME", "").strip()
-    folders = [Path(home).expanduser() if home else default_home()]
+    try:
+        folders = [_expanded(Path(home)) if home else default_home()]
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}HOME {error}.") from None
     working = _working_folder()
     if working is not None:
         folders.insert(0, working)
@@ -409,7 +427,7 @@ def check_api_url(value: str) -> str:
         raise ValueError("has to be a plain URL, without user, query or fragment")
     if parts.scheme == "http" and not LOOPBACK.fullmatch(parts.hostname):
         raise ValueError(
-            f"would send keys in the clear to {parts.hostname}: use https "
+            f"would send keys in the clear to {_short(parts.hostname)}: use https "
             "(plain http is for this machine alone, a simulator for instance)"
         )
     return value.rstrip("/")
@@ -462,7 +480,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not in UTF-8: save it again as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+        raise SettingsError(f"{path} is not valid TOML: {_short(str(error), 200)}.") from None
+    except (RecursionError, ValueError):  # neither of which the parser makes an error of its own
+        raise SettingsError(f"{path} holds a number or a list that is far too long for a setting.") from None
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
     known: dict[str, Any] = {}
@@ -470,20 +490,60 @@ def _read_file(path: Path) -> dict[str, Any]:
         name = key.upper().removeprefix(PREFIX).lower()
         if name not in Settings.model_fields:
             raise SettingsError(
-                f"{path} has the unknown key {key}{_nearest(key)}. {_partner_hint(name)}".rstrip()
+                f"{path} has the unknown key {_short(key)}{_nearest(key)}. {_partner_hint(name)}".rstrip()
             )
         if name in known:
             raise SettingsError(f"{path} sets {PREFIX}{name.upper()} twice: keep one of them.")
         if isinstance(value, dict | list):
-            raise SettingsError(f"In {path}, {key} has to be a plain value, not a table or list.")
+            raise SettingsError(
+                f"In {path}, {PREFIX}{name.upper()} has to be a plain value, not a table or list."
+            )
         if isinstance(value, str):
+            _check_text(f"{PREFIX}{name.upper()} in {path}", name, value)
             value = _meant(name, value).text
         if name in _PATHS and isinstance(value, str):
-            value = path.parent / Path(value).expanduser()
+            try:
+                value = path.parent / _expanded(Path(value))
+            except ValueError as error:
+                raise SettingsError(f"{PREFIX}{name.upper()} in {path} {error}.") from None
         known[name] = value
     if path.parent == _working_folder() or "home" not in known:
         return known
     raise SettingsError(f"{path} cannot set BIBWIRE_HOME: it was found there. Remove the line.")
+
+
+def _expanded(path: Path) -> Path:
+    """
+    Return a path in which `~` is somebody's home.
+
+    Raises:
+        ValueError: There is nobody of that name.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("begins with the home folder (~) of a user who is not on this machine") from None
+
+
+def _check_text(where: str, field: str, value: str) -> None:
+    """
+    Check that a value can be used at all: a file's name may be of any bytes but one.
+
+    Raises:
+        SettingsError: It cannot.
+    """
+    if "\0" in value:
+        raise SettingsError(f"{where} holds a NUL character (U+0000): take it out.")
+    if field not in _PATHS and re.search("[\ud800-\udfff]", value):
+        raise SettingsError(f"{where} is not in UTF-8: write it again.")
+
+
+def _short(value: str, longest: int = 60) -> str:
+    """Return a value as a sentence repeats it: on one line, and not all of it."""
+    # Cut first: it may be of any length.
+    line = " ".join(value[: 4 * longest].split())
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    return line if len(line) <= longest else f"{line[:longest]}…"
 
 
 def _partner_hint(name: str) -> str:
@@ -523,7 +583,7 @@ def _sentence(error: ValidationError, in_file: Mapping[str, Any], path: Path | N
         return f"{where} {cause}."
     field = Settings.model_fields.get(name)
     value = fault.get("input")
-    shown = "" if isinstance(value, Secret) or _is_secret(field) else f", not {value!r}"
+    shown = "" if isinstance(value, Secret) or _is_secret(field) else f", not {_short(repr(value))}"
     return f"{where} has to be {_expected(field)}{shown}."
 
 
