@@ -46,6 +46,8 @@ FAILED = 1
 WRONG_USE = 2
 STOPPED = 130
 TOLD_TO_END = 143
+_LONGEST_TYPED = 1000
+_LONGEST_WORD = 200
 
 app = typer.Typer(
     name="bibwire",
@@ -130,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return WRONG_USE  # no command was named, and the help is shown
         context = getattr(error, "ctx", None)
         where = "bibwire" if context is None else context.command_path
-        _say(f"{_wrong_use(error)} See {where} --help.", error, debug)
+        _say(f"{wrong_use(error)} See {where} --help.", error, debug)
         return error.exit_code
     except typer.Abort as error:  # Ctrl-C, or the end of input, where something was asked for
         _say("stopped, nothing was done.", error, debug)
@@ -201,12 +203,17 @@ def _first_of_ours(error: BaseException) -> BibwireError | None:
     return None
 
 
-def _wrong_use(error: typer.TyperException) -> str:
+def wrong_use(error: typer.TyperException) -> str:
+    """Return the sentence that says what was typed wrong, without what may be a password."""
     option = str(getattr(error, "option_name", ""))
     if re.fullmatch(r"-\d+", option):
         return f"{option} is below 0, and what stands there has to be 0 or more."
+    told = error.format_message()
+    # What was typed may be a whole file, and looking through all of it takes minutes.
+    is_cut = len(told) > _LONGEST_TYPED
     # A database's address that was taken for something else may hold a password.
-    told = re.sub(r"(\w+://)\S*@", r"\1***@", error.format_message())
+    end = r"(?:@|\Z)" if is_cut else "@"
+    told = re.sub(rf"(\w+://)\S*{end}", r"\1***@", told[:_LONGEST_TYPED])
     told = re.sub(r"(password\s*=\s*)[^\s)]+", r"\1***", told)
     # The library's own words are for programmers.
     told = re.sub(r"Value error, ", "", told)
@@ -215,14 +222,17 @@ def _wrong_use(error: typer.TyperException) -> str:
         "it has to be a whole number",
         told,
     )
-    return _sentence(told)
+    return _sentence(f"{told}…" if is_cut else told)
 
 
 def _sentence(text: str) -> str:
     from bibwire.cli.terminal import plain
 
-    text = plain(" ".join(text.split()))
-    return text if text.endswith((".", "?", "!")) else f"{text}."
+    text = " ".join(
+        word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}…" for word in text.split()
+    )
+    text = plain(text)
+    return text if text.endswith((".", "?", "!", "…")) else f"{text}."
 
 
 def _say(text: str, error: BaseException, debug: bool) -> None:

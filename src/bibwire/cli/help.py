@@ -59,7 +59,19 @@ EXAMPLES = {
 
 
 class Command(TyperCommand):
-    """A command whose help shows neither Python's types nor how large a number may be."""
+    """
+    A command whose help shows neither Python's types nor how large a number may be.
+
+    A text is in UTF-8: a terminal with another encoding sends bytes that no database takes.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        left: list[str] = super().parse_args(ctx, args)
+        for param in self.params:
+            value = ctx.params.get(param.name)
+            if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+                raise typer.BadParameter("it is not in UTF-8", ctx=ctx, param_hint=f"'{param.opts[0]}'")
+        return left
 
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)
