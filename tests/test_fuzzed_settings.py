@@ -24,6 +24,7 @@ from bibwire.settings import PREFIX, Settings, load_settings
 from tests.fuzzing import ODD, damaged, examples, one_of, texts
 
 CANARY: Final = "canary7Zq"
+CANARY_NUMBER: Final = 71_727_374_757_677
 FIELDS: Final = sorted(Settings.model_fields)
 SECRETS: Final = ("database_url", "adopt_from", "proxy", "secret_key", "caller_reg", "caller_secret")
 RANGES: Final[dict[str, tuple[type[int | float], int, int]]] = {
@@ -141,6 +142,7 @@ def check_refusal(error: SettingsError, folder: Path) -> None:
     assert "\r" not in told
     assert told.endswith((".", "?"))
     assert CANARY not in told
+    assert str(CANARY_NUMBER) not in told
     # In people's words, and no longer than is read: the library's own are for programmers.
     assert "Traceback" not in told
     assert len(told.replace(str(folder), "")) < 500
@@ -284,5 +286,6 @@ def test_no_sentence_holds_a_secret(
         assume(False)
     variables = {} if is_in_file else {PREFIX + name.upper(): value}
     load(tmp_path, variables, line if is_in_file else None)
-    # Nor where the file is broken after it, and the parser says where.
+    # Nor where it is not even a text, or the file is broken after it, and the parser says where.
+    assert load(tmp_path, {}, f"{name} = {CANARY_NUMBER}".encode()) is None
     load(tmp_path, {}, line + b'"\n[')

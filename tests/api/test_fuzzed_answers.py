@@ -253,6 +253,9 @@ records = (
 
 
 @given(records, st.none() | st.integers(1, 2**63 - 1))
+@example(encode(PEOPLE[0] | {"registration_id": 2**63}), None)
+@example(encode(PEOPLE[0] | {"event_id": "9223372036854775808", "age": 2**31, "bib_num": 2**31}), None)
+@example(encode(PEOPLE[0] | {"user": {"user_id": 2**63}, "age": str(2**31), "bib_num": str(2**31)}), None)
 @examples(166)
 def test_a_record_is_a_person_or_a_bad_record(raw: bytes, event_id: int | None) -> None:
     with refused_as(BadRecord, length=len(raw)):
