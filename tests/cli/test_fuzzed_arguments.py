@@ -70,7 +70,10 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     command = COMMAND
     while hasattr(command, "commands"):
-        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        left = [*context._protected_args, *context.args]
+        if not left:
+            context.fail("Missing command.")  # as the library does
+        name, command, rest = command.resolve_command(context, left)
         context = command.make_context(name, rest, parent=context)
         given |= context.params
     return given
@@ -130,12 +133,15 @@ def test_arguments_are_understood_or_refused(command: tuple[str, ...], arguments
 
 
 @given(arguments=st.lists(argument | one_of([name for path in COMMANDS for name in path]), max_size=4))
+@example(arguments=["--"])
+@example(arguments=["partner", "--"])
 @examples(50, cost=5)
 def test_so_they_are_without_a_command(arguments: list[str]) -> None:
     check(arguments)
 
 
 NASTIEST: Final[dict[str, list[str]]] = {
+    "nothing after dashes": ["--"],
     "no option": ["sync", "--no-such"],
     "half a letter": ["sync", "--partner\udcff"],
     "no letter": ["sync", "--partner", "\udcff"],
