@@ -44,7 +44,7 @@ format: $(STAMP)  ## format and mend what can be mended
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 fuzz: $(STAMP)  ## odd answers, settings and arguments, random histories, twenty kills of a backfill (EXAMPLES=50000 HISTORIES=5000)
-	@BIBWIRE_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/python -m pytest -n auto $(FUZZED) --timeout 0
+	@BIBWIRE_FUZZ_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest -n auto $(FUZZED) --timeout 0
 	@BIBWIRE_FUZZ_HISTORIES=$(or $(HISTORIES),2000) $(BIN)/python -m pytest -n auto tests/e2e/test_random_histories.py tests/e2e/test_season.py tests/e2e/test_backfill_scale.py --timeout 0
 
 soak: $(STAMP)  ## seasons in moved time in which everything goes wrong, one after the other (HOURS=2 SEED=1)
