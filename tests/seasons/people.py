@@ -29,6 +29,8 @@ LIMIT: Final = 400
 # Who is told that it cannot be done now tries again so much later.
 AGAIN_SECONDS: Final = 30.0
 TRIES: Final = 100
+# Nobody waits longer for a command, and then tells it to leave.
+LONGEST_SECONDS: Final = 900.0
 # How commands end: twice in four by themselves.
 FATES: Final = ("to its end", "to its end", "told to leave", "killed")
 
@@ -176,10 +178,8 @@ class People:
         context = contextvars.copy_context()
         context.run(MACHINE.set, machine)
         task = asyncio.get_running_loop().create_task(run(), context=context)
-        if fate == "to its end":
-            await task
-            return
-        await asyncio.wait({task}, timeout=after)
+        # A backfill may wait for calls for hours.
+        await asyncio.wait({task}, timeout=LONGEST_SECONDS if fate == "to its end" else after)
         if task.done():
             task.result()
         elif fate == "killed":
