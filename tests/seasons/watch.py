@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from bibwire.store.reports import is_late
 from rsusim.truth import RaceTruth
 from tests.e2e.truth import Replay, assert_no_cursor_is_ahead
 
@@ -24,6 +25,8 @@ HOT_AFTER: Final = HOUR
 LISTED_WITHIN: Final = 960.0
 # A poll begins with a look of the schedule, every five seconds, and takes its turn.
 SLACK: Final = 15.0
+# Two polls, and what `status` allows them.
+UNTOLD: Final = 240.0
 # Of a partner's calls, so much may be planned with for certain.
 ENOUGH: Final = 0.6
 
@@ -64,6 +67,8 @@ class Watch:
         self.partners_paused: set[str] = set()
         self._logged = 0
         self._polls: dict[tuple[str, int], list[float]] = {}
+        # The last one that was answered as it should be.
+        self._answered: dict[tuple[str, int], float] = {}
         self._calls: dict[str, list[float]] = {}
         self.something_hung = False
         # Somebody holds the registrations: nobody can read them.
@@ -107,6 +112,9 @@ class Watch:
             assert_no_cursor_is_ahead(rows, season.world)
             for name in self.partners:
                 self._never_fresher_than_true(name)
+            for name, (since, _) in self.partners.items():
+                if name not in self.partners_paused:
+                    self._what_fails_is_told(name, since, now)
         if now > self.excused_until:
             for name, (since, _) in self.partners.items():
                 if name in self.partners_paused:
@@ -119,7 +127,10 @@ class Watch:
             account = info.account or ""
             self._calls.setdefault(account, []).append(info.at)
             if info.endpoint == "participants":
-                self._polls.setdefault((account, info.race_id or 0), []).append(info.at)
+                key = (account, info.race_id or 0)
+                self._polls.setdefault(key, []).append(info.at)
+                if info.status == 200 and info.fault is None:
+                    self._answered[key] = info.at
         self._logged = len(requests)
 
     def _budget(self, name: str, limit: int) -> None:
@@ -171,9 +182,36 @@ class Watch:
                         f"{where} has bib {person.bib_num} in event {person.event_id}: {row}"
                     )
 
+    def _told(self, name: str) -> dict[int, tuple[bool, bool]]:
+        """Return of each race whether status and the alarms say that it is late, and that it fails."""
+        rows = self._season.rows(
+            "SELECT f.race_id, f.target_seconds, f.failing_since IS NOT NULL AS fails,"
+            " (extract(epoch FROM now() - f.participants_as_of) + coalesce(w.clock_ahead_seconds, 0))::float8"
+            " AS age_seconds FROM bibwire.freshness AS f JOIN bibwire.partners AS p USING (partner_id)"
+            " LEFT JOIN bibwire.plans AS w USING (partner_id) WHERE p.name = %(name)s",
+            name=name,
+        )
+        return {
+            row["race_id"]: (is_late(row["age_seconds"], row["target_seconds"]), row["fails"]) for row in rows
+        }
+
+    def _what_fails_is_told(self, name: str, since: float, now: float) -> None:
+        """A hot race that nobody could read for minutes is said to be late, or to fail."""
+        with self._season.world:
+            truths = self._season.world.truth(name)
+        told = self._told(name)
+        for race in truths:
+            known = max(self.changed.get((name, race.race_id), 0.0), since)
+            unread = now - max(self._answered.get((name, race.race_id), 0.0), known + LISTED_WITHIN)
+            if may_be_old(race, now) == 60.0 and may_be_old(race, now - unread) == 60.0 and unread > UNTOLD:
+                assert any(told.get(race.race_id, ())), (
+                    f"{name}: hot race {race.race_id} was not read for {unread:.0f} s, and nothing says so"
+                )
+
     def _polled(self, name: str, since: float, now: float) -> None:
         with self._season.world:
             truths = self._season.world.truth(name)
+        told = self._told(name)
         needed = sum(HOUR / every * 1.2 for race in truths if (every := may_be_old(race, now)) is not None)
         if needed > ENOUGH * self.partners[name][1]:
             return  # then the least urgent wait longer
@@ -193,6 +231,9 @@ class Watch:
                 f"{name}: race {race.race_id} was last polled at {_utc(polls[-1])},"
                 f" {now - polls[-1]:.0f} s ago, and {most:.0f} s is the most"
             )
+            late, fails = told.get(race.race_id, (True, False))
+            assert not late, f"{name}: race {race.race_id} is said to be late, and is not"
+            assert not fails, f"{name}: race {race.race_id} is said to fail, and nothing is wrong"
 
 
 def _utc(at: float) -> str:
