@@ -26,6 +26,8 @@ class Relay:
         self._numbers = 0
         self._lines: set[asyncio.Task[None]] = set()
         self._ends: list[asyncio.StreamWriter] = []
+        # By number, the server's ends.
+        self._far_ends: dict[int, asyncio.StreamWriter] = {}
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
@@ -51,6 +53,18 @@ class Relay:
         self._silent |= set(range(self._numbers))
         self._cut = False
 
+    def lead_to(self, socket: Path) -> None:
+        """Lead new connections to another server; where it does not listen, they are closed at once."""
+        self._socket = socket
+
+    def bury(self) -> None:
+        """Let the server notice that nobody is behind the silent connections, as its keep-alives do."""
+        self._loop.call_soon_threadsafe(self._bury)
+
+    def _bury(self) -> None:
+        for number in self._silent & self._far_ends.keys():
+            self._far_ends.pop(number).transport.abort()
+
     async def _listen(self) -> int:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
@@ -69,8 +83,13 @@ class Relay:
     async def _accept(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
         number = self._numbers
         self._numbers += 1
-        far, to_far = await asyncio.open_unix_connection(str(self._socket))
+        try:
+            far, to_far = await asyncio.open_unix_connection(str(self._socket))
+        except OSError:
+            to_near.close()
+            return
         self._ends += [to_near, to_far]
+        self._far_ends[number] = to_far
         for source, target in ((near, to_far), (far, to_near)):
             line = asyncio.create_task(self._carry(number, source, target))
             self._lines.add(line)
