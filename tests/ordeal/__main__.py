@@ -121,6 +121,7 @@ def main() -> int:
         f" again after {told.slowest:.1f} s at most. Played: "
         + ", ".join(f"{kind} {number}" for kind, number in sorted(told.happened.items()))
     )
+    print("commands: " + ", ".join(f"{code} ({number})" for code, number in sorted(told.codes.items())))
     for name, why in told.not_permitted.items():
         print(f"not played: {name}: {why}")
     return code

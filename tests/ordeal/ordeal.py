@@ -8,7 +8,6 @@ still for a moment, and the mirror has to equal it.
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
 import time
 from collections import Counter
@@ -36,6 +35,7 @@ from tests.waiting import PATIENCE_SECONDS
 RUN, WORKER = "run", "worker"
 # What is promised of hot races once a trouble is over.
 POLLED_SECONDS: Final = 30.0
+HOT_SECONDS: Final = 4 * 3600
 # Who is killed in the middle of two calls leaves their places taken until they can last no longer.
 CALL_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 1.0
@@ -49,6 +49,8 @@ class Told:
 
     lines: list[str] = field(default_factory=list)
     happened: Counter[str] = field(default_factory=Counter)
+    # Of commands, how they were stopped and with which codes they ended.
+    codes: Counter[str] = field(default_factory=Counter)
     not_permitted: dict[str, str] = field(default_factory=dict)
     slowest: float = 0.0
 
@@ -71,6 +73,12 @@ class Ordeal:
         self.random = Random(f"ordeal {seed}")
         self.has_own_network = has_own_network
         self.world = world_of(seed)
+        # About to start from the beginning: what becomes hot later is known once the lists are read again.
+        self.hot_races = {
+            race.race_id
+            for race in self.world.truth(AMPLE)
+            if any(event.starts_at - self.now < HOT_SECONDS for event in race.events)
+        }
         self.moving = Moving(self.world, seed)
         self.active: set[str] = set()
         self.keep = False
@@ -150,9 +158,7 @@ class Ordeal:
         self.crew.add(RUN, "run")
         self.crew.add(WORKER, "worker")
         since = self.now
-        self.wait_until(
-            lambda: self._hot_polls(since) >= self.hot_races(), PATIENCE_SECONDS, "the first load"
-        )
+        self.wait_until(lambda: self._hot_polls(since) >= self.hot_races, PATIENCE_SECONDS, "the first load")
         self.compare()
 
     def end(self) -> None:
@@ -234,16 +240,6 @@ class Ordeal:
 
     # What is looked at when a trouble is over
 
-    def hot_races(self) -> set[int]:
-        """Return the races that are about to start, of the partner that has calls enough."""
-        with self.world:
-            return {
-                race.race_id
-                for race in self.world.truth(AMPLE)
-                if any(0 < event.starts_at - self.now < 4 * 3600 for event in race.events)
-                and not race.name.startswith("New Race")
-            }
-
     def _hot_polls(self, since: float) -> set[int]:
         """Return the races that were polled since an instant, with success."""
         return {
@@ -255,7 +251,7 @@ class Ordeal:
     def recover(self, since: float) -> float:
         """Wait until the hot races are polled again; return after how many seconds they were."""
         wait = max(POLLED_SECONDS, self.places_taken_until + POLLED_SECONDS - self.now)
-        hot = self._known(self.hot_races())
+        hot = self.hot_races
 
         def what() -> str:
             missing = sorted(hot - self._hot_polls(since))
@@ -277,14 +273,9 @@ class Ordeal:
         ]
         return max(polls, default=since) - since
 
-    def _known(self, races: set[int]) -> set[int]:
-        """Leave out races that are not in the lists that were read."""
-        rows = self.cluster.rows("SELECT DISTINCT race_id FROM bibwire.streams WHERE cursor_at IS NOT NULL")
-        return races & {row["race_id"] for row in rows}
-
     def compare(self) -> None:
         """Hold the world still until its hot races are polled, and compare the mirror with them."""
-        hot = self._known(self.hot_races())
+        hot = self.hot_races
         self.moving.hold()
         try:
             held_at = self.world.now
@@ -320,6 +311,3 @@ def _rows(connection: psycopg.Connection[Any]) -> truth.Rows:
         return found
 
     return rows
-
-
-SIGNALS: Final = {"INT": signal.SIGINT, "TERM": signal.SIGTERM, "KILL": signal.SIGKILL}

@@ -184,7 +184,13 @@ class Cluster:
             time.sleep(0.1)
 
     def hold_back_replica(self) -> None:
-        """From now on what is committed does not reach the replica."""
+        """From now on what is committed does not reach the replica; all that was has."""
+        behind = "SELECT FROM pg_stat_replication WHERE flush_lsn < %(at)s::pg_lsn"
+        [row] = self.rows("SELECT pg_current_wal_flush_lsn()::text AS at")
+        until = time.monotonic() + PATIENCE_SECONDS
+        while self.rows(behind, at=row["at"]):
+            assert time.monotonic() < until, "the replica does not follow"
+            time.sleep(0.01)
         for row in self.rows("SELECT pid FROM pg_stat_replication"):
             os.kill(row["pid"], signal.SIGSTOP)
 

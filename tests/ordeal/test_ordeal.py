@@ -18,7 +18,7 @@ TROUBLES: Final = (
     "replica promoted",
     "database's network silent",
     "vendor: http_503",
-    "sync, SIGINT",
+    "command sync",
 )
 
 
