@@ -3,6 +3,9 @@ The right to sweep a scope: one process at a time, with a fencing number.
 
 A lease ends with its holder's process or when it runs out. Whoever was too slow finds at its
 next commit that the epoch has moved on, and writes nothing (`hold`).
+
+It ends with its server too. A standby that takes over may lack the newest commits: the page that a
+sweep stored before this one, or the lease itself, whose epoch then is given out again.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from bibwire.domain.errors import LeaseLost
+from bibwire.domain.errors import DatabaseUnavailable, LeaseLost
 from bibwire.store.database import Connection, Database, statements
 from bibwire.store.session import INSTANCE_LOCKS, Session
 
@@ -24,11 +27,12 @@ RENEW_AGAIN_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to sweep one scope, while `epoch` is the newest."""
+    """The right to sweep one scope, while `epoch` is the newest and the server that gave it runs."""
 
     partner_id: int
     race_id: int
     epoch: int
+    server_started_at: datetime
 
 
 async def acquire(db: Database, session: Session, partner_id: int, race_id: int) -> Lease | None:
@@ -41,7 +45,7 @@ async def acquire(db: Database, session: Session, partner_id: int, race_id: int)
         ttl_seconds=TTL_SECONDS,
         lock_class=INSTANCE_LOCKS,
     )
-    return Lease(partner_id, race_id, rows[0][0]) if rows else None
+    return Lease(partner_id, race_id, *rows[0]) if rows else None
 
 
 async def hold(connection: Connection, lease: Lease) -> datetime | None:
@@ -50,6 +54,7 @@ async def hold(connection: Connection, lease: Lease) -> datetime | None:
 
     Raises:
         LeaseLost: Another process has taken the scope over.
+        DatabaseUnavailable: The server was started again, or another one took its place.
     """
     cursor = await connection.execute(
         statements("leases")["hold"],
@@ -57,11 +62,18 @@ async def hold(connection: Connection, lease: Lease) -> datetime | None:
             "partner_id": lease.partner_id,
             "race_id": lease.race_id,
             "epoch": lease.epoch,
+            "server_started_at": lease.server_started_at,
             "ttl_seconds": TTL_SECONDS,
         },
     )
     row = await cursor.fetchone()
     if row is None:
+        cursor = await connection.execute(statements("leases")["server_started_at"])
+        if await cursor.fetchone() != (lease.server_started_at,):
+            raise DatabaseUnavailable(
+                "PostgreSQL was started again, or a standby took over, while a race was read: what is read "
+                "is not stored, and the race is read again."
+            )
         raise LeaseLost(f"Race {lease.race_id} was taken over by another process.")
     loaded_at: datetime | None = row[0]
     return loaded_at
@@ -80,4 +92,5 @@ async def release(db: Database, lease: Lease) -> None:
         partner_id=lease.partner_id,
         race_id=lease.race_id,
         epoch=lease.epoch,
+        server_started_at=lease.server_started_at,
     )
