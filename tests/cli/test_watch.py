@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
+import subprocess
 from datetime import datetime, timedelta
 
 import pytest
@@ -10,8 +13,9 @@ import pytest
 import rsusim
 from bibwire.cli.freshness import Watch
 from bibwire.domain.errors import DatabaseUnavailable
-from tests.cli.conftest import Shell
+from tests.cli.conftest import BIBWIRE, Shell
 from tests.conftest import NOON
+from tests.waiting import PATIENCE_SECONDS
 
 CLEAR = re.compile(r"\x1b\[H")
 
@@ -98,3 +102,30 @@ def test_what_fails_comes_first_and_the_races_are_turned_over_by_keys(many: Shel
     assert not set(races(first)) & set(races(last))
     # No word is broken, and each line says how old the race is.
     assert all(re.search(r"\d (s|min) +60 s$", line) for line in first if re.match(r" *\d{4,} A Race", line))
+
+
+def test_it_ends_with_its_terminal(shell: Shell, peak: rsusim.Account) -> None:
+    """Also where no signal says so: in a session that has no terminal of its own."""
+    ours, theirs = pty.openpty()
+    watching = subprocess.Popen(
+        [BIBWIRE, "status", "--watch"],
+        cwd=shell.folder,
+        env=shell.environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while b"page 1" not in shown:
+            shown += os.read(ours, 10_000)
+    finally:
+        os.close(ours)
+
+    try:
+        # As after a SIGHUP; or what it showed last could not be written any more.
+        assert watching.wait(PATIENCE_SECONDS) in (143, 1)
+    finally:
+        watching.kill()

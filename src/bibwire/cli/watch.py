@@ -39,6 +39,8 @@ LEAST_HEIGHT: Final = 6
 MOST_NAMED: Final = 3
 NEXT_KEYS: Final = frozenset(" nj")
 BACK_KEYS: Final = frozenset("bkp")
+# Comes in place of a key when the terminal is gone.
+GONE: Final = ""
 
 
 async def watch(runtime: Runtime) -> None:
@@ -47,6 +49,7 @@ async def watch(runtime: Runtime) -> None:
 
     Raises:
         SettingsError: There is no terminal.
+        CancelledError: The terminal was closed, which not every process is told by a signal.
     """
     out = console()
     if not out.is_terminal:
@@ -68,6 +71,8 @@ async def watch(runtime: Runtime) -> None:
                 else:
                     if key == "q":
                         return
+                    if key == GONE:
+                        raise asyncio.CancelledError
                     view.turn_by_hand(key)
                 if looking.done():
                     looking.result()
@@ -101,7 +106,15 @@ def _keys() -> Iterator[asyncio.Queue[str]]:
     terminal, loop = sys.stdin.fileno(), asyncio.get_running_loop()
 
     def read() -> None:
-        for key in os.read(terminal, 100).decode("ascii", "ignore"):
+        try:
+            pressed = os.read(terminal, 100)
+        except OSError:
+            pressed = b""
+        if not pressed:
+            # From now on it could be read without end.
+            loop.remove_reader(terminal)
+            keys.put_nowait(GONE)
+        for key in pressed.decode("ascii", "ignore"):
             keys.put_nowait(key)
 
     before = termios.tcgetattr(terminal)
