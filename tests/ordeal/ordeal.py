@@ -131,6 +131,9 @@ class Ordeal:
 
     def _close_cluster(self) -> None:
         if self.keep:
+            asked = (repr(info) for info in self.world.log.requests)
+            (self.folder / "requests").write_text("\n".join(asked), "utf-8")
+            self.cluster.dump(self.folder / "database.sql")
             for log in self.cluster.home.glob("*/log"):
                 shutil.copy(log, self.folder / f"postgres-{log.parent.name}.log")
         self.cluster.close()

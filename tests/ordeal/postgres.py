@@ -223,6 +223,14 @@ class Cluster:
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield connection
 
+    def dump(self, file: Path) -> None:
+        """Keep what the database holds, where it can be read."""
+        node = self.primary
+        if (self._programs / "pg_dump").exists():
+            node.run("pg_dump", "-h", node.folder, "-U", "postgres", "-f", "dump.sql", DATABASE, check=False)
+            with contextlib.suppress(OSError):
+                shutil.copy(node.folder / "dump.sql", file)
+
     def close(self) -> None:
         for node in self._nodes:
             node.kill()

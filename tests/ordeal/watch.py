@@ -23,8 +23,8 @@ HOUR: Final = 3600.0
 MOST_IN_FLIGHT: Final = 2
 # The simulated vendor reads its rows a moment before it writes the date of the answer.
 DATED_AFTER: Final = timedelta(seconds=2)
-# A race that is in the lists is loaded within a minute, unless something is in the way.
-LOADED_SECONDS: Final = 90.0
+# What is in the lists is loaded within a minute, and something may be in the way.
+LOADED_SECONDS: Final = 180.0
 # Of one process, whatever it has been through.
 MOST_DESCRIPTORS, MOST_MEGABYTES = 120, 400
 # What a process may have more after a trouble than when it was new.
@@ -105,7 +105,10 @@ class Watch:
             )
         }
         known = rows(
-            "SELECT p.name, e.event_id FROM bibwire.events AS e JOIN bibwire.partners AS p USING (partner_id)"
+            "SELECT p.name, e.event_id, count(t.stream) = 2 AS is_loaded FROM bibwire.events AS e"
+            " JOIN bibwire.partners AS p USING (partner_id)"
+            " LEFT JOIN bibwire.streams AS t ON t.partner_id = e.partner_id AND t.race_id = e.race_id"
+            " AND e.event_id = ANY(t.event_ids) GROUP BY 1, 2"
         )
         # Whoever has lines has a feed; it is read to its end before the world is looked at.
         for name in CALLS_PER_HOUR:
@@ -114,7 +117,7 @@ class Watch:
         now = self.world.clock.time()
         for row in known:
             self._known_at.setdefault((row["name"], row["event_id"]), now)
-        self._loaded |= {(name, row["event_id"]) for (name, _), row in stored.items()}
+        self._loaded = {(row["name"], row["event_id"]) for row in known if row["is_loaded"]}
         as_of = {(row["name"], row["race_id"]): row["as_of"] for row in told}
         for name in CALLS_PER_HOUR:
             with self.world:
@@ -126,11 +129,9 @@ class Watch:
                             _never_fresher_than_true(name, event, instant, stored)
 
     def _is_loaded(self, name: str, event_id: int, now: float) -> bool:
-        """Say whether an event's people have to be there: some are, or it is known for long."""
+        """Say whether an event's people have to be there: its lists were read, or it is known for long."""
         known_at = self._known_at.get((name, event_id))
-        return known_at is not None and (
-            (name, event_id) in self._loaded or now > known_at + 2 * LOADED_SECONDS
-        )
+        return known_at is not None and ((name, event_id) in self._loaded or now > known_at + LOADED_SECONDS)
 
     def processes(self, living: dict[str, psutil.Process]) -> None:
         """Look at what each process takes of the computer, when all is calm."""
