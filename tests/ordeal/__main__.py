@@ -80,9 +80,11 @@ def play_together(ordeal: Ordeal, names: list[str], longest: float) -> None:
     polled = ordeal.recover(over)
     ordeal.active.clear()
     told.slowest = max(told.slowest, polled)
-    ordeal.compare()
+    equal = ordeal.compare()
     what = " and ".join(name for _, name, _ in ends)
-    told.say(f"         {what}: {lasted:.1f} s, hot races polled again {polled:.1f} s later, mirror equal")
+    told.say(
+        f"         {what}: {lasted:.1f} s, polled again {polled:.1f} s later, equal after {equal:.1f} s more"
+    )
 
 
 def main() -> int:

@@ -210,13 +210,14 @@ class Ordeal:
             self._turn()
             time.sleep(min(_TURN_SECONDS, left))
 
-    def wait_until(self, holds: Callable[[], object], seconds: float, what: str) -> float:
+    def wait_until(
+        self, holds: Callable[[], object], seconds: float, what: str, *, every: float = _TURN_SECONDS
+    ) -> float:
         """Return after how many seconds it holds; fail unless it does in time."""
         began = time.monotonic()
         while not holds():
             assert time.monotonic() - began < seconds, f"{what}: not within {seconds:.0f} s"
-            self._turn()
-            time.sleep(_TURN_SECONDS)
+            self.wait(every)
         return time.monotonic() - began
 
     def later(self, seconds: float, act: Callable[[], None]) -> None:
@@ -276,8 +277,12 @@ class Ordeal:
         ]
         return max(polls, default=since) - since
 
-    def compare(self) -> None:
-        """Hold the world still until its hot races are polled, and compare the mirror with them."""
+    def compare(self) -> float:
+        """
+        Hold the world still until its hot races are polled, and compare the mirror with them.
+
+        Returns after how many seconds both lists of each were read.
+        """
         hot = self.hot_races
         self.moving.hold()
         try:
@@ -292,7 +297,9 @@ class Ordeal:
                 [row] = self.cluster.rows(query, name=AMPLE, races=list(hot), at=held_at)
                 return bool(row["races"] == len(hot))
 
-            self.wait_until(is_polled, 2 * POLLED_SECONDS, "both lists of each hot race read")
+            waited = self.wait_until(
+                is_polled, 2 * POLLED_SECONDS, "both lists of each hot race read", every=0.5
+            )
             with self.cluster.snapshot() as connection:
                 truth.assert_mirror_equals_world(
                     _rows(connection), self.world, AMPLE, races=frozenset(hot), catalog=False
@@ -300,6 +307,7 @@ class Ordeal:
         finally:
             self.moving.go_on()
         self.watch.processes(self.crew.pids())
+        return waited
 
     def note_kill(self) -> None:
         """Somebody was killed: the calls it had in flight keep their places until they can last no longer."""
