@@ -17,7 +17,7 @@ from random import Random
 from typing import Final
 
 from tests.ordeal.ordeal import Ordeal, Told
-from tests.ordeal.troubles import TROUBLES, NotPermitted, may_make_networks, played
+from tests.ordeal.troubles import OPERATOR, TROUBLES, NotPermitted, may_make_networks, played
 
 # How many of the times another trouble comes before the first one is over.
 OVERLAPPING: Final = 0.6
@@ -72,7 +72,8 @@ def play_together(ordeal: Ordeal, names: list[str], longest: float) -> None:
             ordeal.wait(min(lasts / 2, 3.0))
     if not ends:
         return
-    for at, _, going in sorted(ends, key=lambda each: each[0]):
+    # Commands last: they may wait for what the other trouble took away.
+    for at, _, going in sorted(ends, key=lambda each: (TROUBLES[each[1]].place == OPERATOR, each[0])):
         ordeal.wait(at - time.monotonic())
         going.close()
     over, lasted = ordeal.now, time.monotonic() - begun

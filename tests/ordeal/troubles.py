@@ -37,6 +37,7 @@ TIME_OUTS: Final = (
 # A clock that is 10 minutes slow, and one that is 3 days fast.
 CLOCKS: Final = {"slow": "-10m", "fast": "+3d"}
 BEHIND_SECONDS: Final = 1.0
+OPERATOR: Final = "operator"
 
 
 class NotPermitted(Exception):
@@ -406,7 +407,7 @@ def _command(name: str) -> Callable[[Ordeal], Going]:
 
 
 for _name in COMMANDS:
-    trouble(f"command {_name}", (3, 5), "operator")(_command(_name))
+    trouble(f"command {_name}", (3, 5), OPERATOR)(_command(_name))
 
 
 @contextmanager
