@@ -21,6 +21,8 @@ from tests.ordeal.troubles import OPERATOR, TROUBLES, NotPermitted, may_make_net
 
 # How many of the times another trouble comes before the first one is over.
 OVERLAPPING: Final = 0.6
+# So often the mirror is compared with the world, and after each trouble of the database.
+COMPARED_EVERY: Final = 3
 _INSIDE: Final = "BIBWIRE_ORDEAL_NETWORK"
 
 
@@ -44,15 +46,18 @@ def play(ordeal: Ordeal, seed: int, seconds: float, names: list[str], longest: f
     """Play for so many seconds, at least one round; no trouble lasts longer than `longest`."""
     ordeal.start()
     until = time.monotonic() + seconds
-    for together in plan(seed, names):
-        play_together(ordeal, [n for n in together if n not in ordeal.told.not_permitted], longest)
+    for number, together in enumerate(plan(seed, names)):
+        permitted = [name for name in together if name not in ordeal.told.not_permitted]
+        # It takes as long as a trouble: the list of who left is read every 20 s.
+        compare = number % COMPARED_EVERY == 0 or any(TROUBLES[name].place == "database" for name in together)
+        play_together(ordeal, permitted, longest, compare=compare)
         if time.monotonic() > until:
             break
     ordeal.end()
 
 
-def play_together(ordeal: Ordeal, names: list[str], longest: float) -> None:
-    """Play troubles that overlap, and look at what is left of them."""
+def play_together(ordeal: Ordeal, names: list[str], longest: float, *, compare: bool) -> None:
+    """Play troubles that overlap, look at what is left of them, and `compare` the mirror with the world."""
     told = ordeal.told
     begun = time.monotonic()
     ends: list[tuple[float, str, ExitStack]] = []
@@ -81,7 +86,8 @@ def play_together(ordeal: Ordeal, names: list[str], longest: float) -> None:
     polled = ordeal.recover(over)
     ordeal.active.clear()
     told.slowest = max(told.slowest, polled)
-    equal = ordeal.compare()
+    ordeal.watch.processes(ordeal.crew.pids())
+    equal = f", equal after {ordeal.compare():.1f} s more" if compare else ""
     what = " and ".join(name for _, name, _ in ends)
     told.say(
         f"         {what}: {lasted:.1f} s, polled again {polled:.1f} s later, equal after {equal:.1f} s more"

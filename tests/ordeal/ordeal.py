@@ -306,7 +306,6 @@ class Ordeal:
                 )
         finally:
             self.moving.go_on()
-        self.watch.processes(self.crew.pids())
         return waited
 
     def note_kill(self) -> None:

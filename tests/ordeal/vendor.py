@@ -20,11 +20,13 @@ LATENCY_SECONDS: Final = 0.05
 RATE: Final = 1.5
 NEW_EVENT_SECONDS, NEW_RACE_SECONDS = 25.0, 60.0
 _TICK_SECONDS: Final = 0.2
+# So old is what was made first.
+SETTLED: Final = timedelta(minutes=1)
 
 
 def world_of(seed: int) -> rsusim.World:
     """Return two partners with hot races, others for later, and one that they share."""
-    world = rsusim.World(seed=seed, now=datetime.now(UTC))
+    world = rsusim.World(seed=seed, now=datetime.now(UTC) - SETTLED)
     ample, scant = world.add_partner(AMPLE), world.add_partner(SCANT)
     for owners, hours in (([ample], 2), ([ample], 3), ([ample], 20), ([ample, scant], 700), ([scant], 2)):
         race = world.add_race(owners, None, ZONE)
@@ -32,7 +34,7 @@ def world_of(seed: int) -> rsusim.World:
             event = world.add_event(race, name, start_in(world, hours + number / 4))
             for person in range(15):
                 world.register(event, bib_num=person + 1 if person % 3 else None)
-    world.clock.advance(60)
+    world.advance(SETTLED.total_seconds())
     world.clock.run(1)
     world.quirks.latency_seconds = LATENCY_SECONDS
     return world
