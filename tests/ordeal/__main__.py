@@ -89,9 +89,7 @@ def play_together(ordeal: Ordeal, names: list[str], longest: float, *, compare: 
     ordeal.watch.processes(ordeal.crew.pids())
     equal = f", equal after {ordeal.compare():.1f} s more" if compare else ""
     what = " and ".join(name for _, name, _ in ends)
-    told.say(
-        f"         {what}: {lasted:.1f} s, polled again {polled:.1f} s later, equal after {equal:.1f} s more"
-    )
+    told.say(f"         {what}: {lasted:.1f} s, polled again {polled:.1f} s later{equal}")
 
 
 def main() -> int:
