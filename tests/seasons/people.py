@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -33,6 +34,15 @@ TRIES: Final = 100
 LONGEST_SECONDS: Final = 900.0
 # How commands end: twice in four by themselves.
 FATES: Final = ("to its end", "to its end", "told to leave", "killed")
+
+
+def is_true_of(world: rsusim.World, error: SyncError) -> bool:
+    """Say whether it is so: of a race that was canceled, or an event, it is told that nobody knows it."""
+    if error.race_id is None:
+        return False
+    race = world.races[error.race_id]
+    gone = re.search(r"does not find event (\d+)", error.error)
+    return race.removed or (gone is not None and not world.events[int(gone[1])].published)
 
 
 class People:
@@ -194,8 +204,7 @@ class People:
         """Where nothing was wrong, no race fails; but those the vendor does not know any more."""
         if self._troubles.were_there_since(began) or not self._is_quiet(began):
             return
-        races = self._season.world.races
-        wrong = [error for error in errors if error.race_id is None or not races[error.race_id].removed]
+        wrong = [error for error in errors if not is_true_of(self._season.world, error)]
         assert not wrong, f"{what}: {wrong}"
 
     def _is_quiet(self, began: float) -> bool:

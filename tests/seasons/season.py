@@ -43,6 +43,11 @@ from tests.seasons.queue import Bell, SeasonJobs
 from tests.seasons.turns import Turns
 
 CHORE_PRIORITY: Final = 1000
+# What holds for who looks on.
+OURS: Final = (
+    "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 -c timezone=UTC"
+    " -c datestyle=ISO -c standard_conforming_strings=on -c idle_in_transaction_session_timeout=0"
+)
 WATCH_SECONDS: Final = 600.0
 # In real time, for the server to see that a connection was cut.
 NOTICED_SECONDS: Final = 5.0
@@ -197,7 +202,13 @@ class Season:
         """Read the mirror."""
         for _ in range(2):
             if self._observer is None or self._observer.closed:
-                self._observer = psycopg.connect(self._conninfo, autocommit=True, row_factory=dict_row)
+                self._observer = psycopg.connect(
+                    self._conninfo,
+                    autocommit=True,
+                    row_factory=dict_row,
+                    client_encoding="UTF8",
+                    options=OURS,  # whatever a DBA has set
+                )
             with suppress(psycopg.OperationalError):  # lost in a crash
                 return self._observer.execute(query.encode(), values).fetchall()
             self._observer.close()

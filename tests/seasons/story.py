@@ -14,7 +14,7 @@ from bibwire.engine.reports import SyncRequest
 from tests.e2e import truth
 from tests.seasons import happenings
 from tests.seasons.happenings import Happening
-from tests.seasons.people import People
+from tests.seasons.people import People, is_true_of
 from tests.seasons.season import Season
 from tests.seasons.troubles import Troubles
 from tests.seasons.watch import Watch
@@ -101,12 +101,7 @@ class Story:
         """Nothing happens any more: a last sync, and the mirror equals the world."""
         self.world.faults.clear()
         report = await self.season.runtime.engine.sync(SyncRequest())
-        # Of a race that was canceled it is told that the vendor does not know it.
-        wrong = [
-            error
-            for error in report.errors
-            if error.race_id is None or not self.world.races[error.race_id].removed
-        ]
+        wrong = [error for error in report.errors if not is_true_of(self.world, error)]
         assert not wrong, wrong
         self.watch.look()
         for name in self.watch.partners:
