@@ -79,6 +79,25 @@ def test_verify_of_a_race_that_is_not_mirrored_is_wrong_use(
     assert "Race 1 is not in the mirror" in ended.told
 
 
+def test_checks_for_which_the_calls_do_not_suffice_are_not_taken_for_made(
+    shell: Shell, world: rsusim.World, peak: rsusim.Account
+) -> None:
+    assert shell.run("sync").code == 0
+
+    ended = shell.run("verify", "--max-calls", "3")
+
+    assert ended.code == 3, ended.out
+    assert "some checks could not be made: Peak Timing, race" in ended.err
+    assert "Give it more calls: bibwire verify --max-calls N." in ended.err
+    told = " ".join(shell.run("status").out.split())
+    assert "Peak Timing: verified in part " in told
+    assert "nothing failed" not in told
+    assert shell.run("verify").code == 0
+    told = " ".join(shell.run("status").out.split())
+    assert "in part" not in told
+    assert "nothing failed" in told
+
+
 def test_verify_with_a_refused_key_ends_with_1(
     shell: Shell, world: rsusim.World, peak: rsusim.Account
 ) -> None:

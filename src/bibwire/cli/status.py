@@ -186,8 +186,14 @@ def verified(partner: PartnerState) -> list[tuple[str, str | None]]:
     failures = partner.verify_failures
     if at is None and not failures:
         return []
-    when = "could not be verified yet" if at is None else f"verified {moment(at)}"
-    told: list[tuple[str, str | None]] = [(f"{name}: {when}{'' if failures else ', nothing failed'}.", None)]
+    unmade = any(failure["verdict"] != "fail" for failure in failures)
+    if at is None:
+        when = "could not be verified yet"
+    elif unmade:
+        when = f"verified in part {moment(at)}: not every check could be made"
+    else:
+        when = f"verified {moment(at)}{'' if failures else ', nothing failed'}"
+    told: list[tuple[str, str | None]] = [(f"{name}: {when}.", "yellow" if unmade else None)]
     for failure in failures[:MOST_FAILURES]:
         where = "" if failure["race_id"] is None else f" of race {failure['race_id']}"
         what = "failed" if failure["verdict"] == "fail" else "could not be made"

@@ -66,8 +66,8 @@ def verify(
     Hold the mirror against RunSignup: rights, rows, changes, bibs, removals, clocks, budget, freshness.
 
     Reads only: nothing changes at RunSignup, nor in the mirror but its history. What would take
-    more calls than --max-calls is skipped and says so. Exit code 1: a check failed, or nothing could
-    be asked; 3: some checks could not be made.
+    more calls than --max-calls is not made and says so. Exit code 1: a check failed, or nothing could
+    be asked; 3: some checks could not be made, for want of calls for instance.
     """
     import random
 
@@ -165,8 +165,11 @@ def _row(shown: tuple[Check, int]) -> tuple[Sequence[object], str | None]:
 def remedy(check: Check) -> str:
     """Say what to do about a check that failed or could not be made."""
     from bibwire.cli.terminal import plain
+    from bibwire.domain.verify import MORE_CALLS
     from bibwire.store.partners import quoted
 
+    if check.verdict != "fail" and MORE_CALLS in check.seen:
+        return f"Give it more calls: bibwire verify {MORE_CALLS} N."
     if check.verdict != "fail":
         return "Verify again later; bibwire doctor looks for what is in the way."
     partner = plain(quoted(check.partner))

@@ -33,6 +33,8 @@ LATE_FACTOR: Final = 2
 LATE_GRACE_SECONDS: Final = 60.0
 # The vendor's filter of changes is tried on about half as many rows.
 NEWEST_ROWS: Final = 20
+# What gives a verification more calls: told with every check that had too few.
+MORE_CALLS: Final = "--max-calls"
 # Races that start within this time are verified before any other.
 SOON: Final = timedelta(hours=24)
 
@@ -41,7 +43,8 @@ class Verdict(StrEnum):
     """
     How a check ended.
 
-    `skipped`: it was not made, and says why; `error`: it was begun and could not be finished.
+    `skipped`: it does not apply, or another check says why it was not made; `error`: it could not be
+    made, or not be finished, for instance for want of calls.
     """
 
     PASS = "pass"  # noqa: S105

@@ -67,6 +67,7 @@ class Task:
     Args:
         calls: About how many it takes, by what the mirror holds.
         scope: The race it is about; None: the partner.
+        spare: It is made with the calls that are left over: another time it is another race's turn.
     """
 
     check: str
@@ -75,6 +76,7 @@ class Task:
     expected: str
     calls: int
     do: Callable[[], Awaitable[Seen]]
+    spare: bool = False
 
 
 class Checks:
@@ -110,7 +112,7 @@ class Checks:
 
         return Task(CREDENTIAL, None, "a page of one race's participants", "an answer", 1, do)
 
-    def rights(self, scope: Scope) -> Task:
+    def rights(self, scope: Scope, *, spare: bool = False) -> Task:
         async def do() -> Seen:
             held = sum(self._active(scope).values())
             try:
@@ -125,7 +127,7 @@ class Checks:
                 return Verdict.FAIL, f"{seen}: lost rights look so, for race {scope.race_id}, {scope.name}"
             return Verdict.PASS, seen
 
-        return Task(RIGHTS, scope, "the counts of its events", "an answer, not a denial", 1, do)
+        return Task(RIGHTS, scope, "the counts of its events", "an answer, not a denial", 1, do, spare)
 
     # 3, 4, 6: is the mirror what the vendor lists?
 

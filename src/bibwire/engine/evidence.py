@@ -20,7 +20,7 @@ from bibwire.api.dates import VendorTime
 from bibwire.domain.errors import BadRecord, CallsUsedUp, ListingNotTrusted
 from bibwire.domain.records import Page, Registration, Removal
 from bibwire.domain.sweeps import EVENTS_A_REQUEST, Stream, grouped
-from bibwire.domain.verify import PUBLISHED_LATE
+from bibwire.domain.verify import MORE_CALLS, PUBLISHED_LATE
 from bibwire.store.catalog import Scope
 from bibwire.store.partners import Partner
 from bibwire.store.verify import Size
@@ -58,7 +58,7 @@ class Purse:
         """
         if self.left <= 0:
             raise CallsUsedUp(
-                f"All {self.most} calls that this verification may make (--max-calls) are made."
+                f"All {self.most} calls that this verification may make ({MORE_CALLS}) are made."
             )
         self.begun += 1
 

@@ -28,7 +28,7 @@ from bibwire.domain.errors import (
     SettingsError,
     VendorUnreachable,
 )
-from bibwire.domain.verify import Check, Verdict, chosen, exit_code, sample
+from bibwire.domain.verify import MORE_CALLS, Check, Verdict, chosen, exit_code, sample
 from bibwire.engine.checks import (
     BIBS,
     BUDGET,
@@ -346,7 +346,8 @@ class Verifier:
             tasks.append(checks.lists(max(several, key=lambda s: (s in listed, len(s.event_ids)))))
         # Where the calls do not suffice for all of them, it is others another night.
         rest = [(scope, scope.starts_at) for scope in scopes if scope not in listed]
-        tasks += [checks.rights(scope) for scope in chosen(rest, len(rest), seed=request.seed, now=now)]
+        others = chosen(rest, len(rest), seed=request.seed, now=now)
+        tasks += [checks.rights(scope, spare=True) for scope in others]
         tasks += [checks.feed(scope) for scope in listed]
         tasks += [checks.freshness(scope) for scope in scopes]
         tasks.append(checks.clock(self._computer_ahead()))
@@ -389,14 +390,14 @@ class Verifier:
             run.stopped = "nothing can be asked: see credential"
 
     async def _judge(self, run: _Run, task: Task) -> Seen:
-        if reason := self._why_not(run, task):
-            return Verdict.SKIPPED, reason
+        if unmade := self._why_not(run, task):
+            return unmade
         try:
             return await task.do()
         except (DatabaseUnavailable, SettingsError):
             raise
         except CallsUsedUp as error:
-            return Verdict.SKIPPED, str(error)
+            return Verdict.SKIPPED if task.spare else Verdict.ERROR, str(error)
         except PartnerStopped as error:
             run.stopped = "nothing can be asked: the vendor refuses the credential"
             return Verdict.FAIL, str(error)
@@ -414,18 +415,20 @@ class Verifier:
             log.exception("check failed", action="verify", partner=run.partner.name, check=task.check)
             return Verdict.ERROR, f"an unexpected {type(caught).__name__}; see the log"
 
-    def _why_not(self, run: _Run, task: Task) -> str | None:
-        """Return why a check is not made; None: it is."""
+    def _why_not(self, run: _Run, task: Task) -> Seen | None:
+        """Return why a check is not made, an error unless another check tells of it; None: it is made."""
         asks = task.calls > 0 or task.check in NEEDS_LISTING
         race_id = None if task.scope is None else task.scope.race_id
         if asks and run.stopped is not None:
-            return run.stopped
+            return Verdict.SKIPPED, run.stopped
         if asks and race_id in run.unreadable:
-            return run.unreadable[race_id]
+            return Verdict.SKIPPED, run.unreadable[race_id]
         if task.calls > run.purse.left:
-            return f"it would take {task.calls:,} calls, and {run.purse.left:,} of --max-calls are left"
+            wanted = "1 call" if task.calls == 1 else f"{task.calls:,} calls"
+            left = f"{run.purse.left:,} of {MORE_CALLS} are left"
+            return Verdict.SKIPPED if task.spare else Verdict.ERROR, f"it would take {wanted}, and {left}"
         if task.check in NEEDS_LISTING and race_id not in run.evidence.listings:
-            return f"there is no full listing of it: see {FULL}"
+            return Verdict.SKIPPED, f"there is no full listing of it: see {FULL}"
         return None
 
     def _budget(self, run: _Run, minute: datetime, before: int, run_id: int, began_at: datetime) -> Task:
