@@ -52,6 +52,26 @@ def test_sync_with_no_partner_says_what_to_do(shell: Shell) -> None:
     assert "bibwire partner add" in ended.out
 
 
+def test_an_address_that_is_not_the_api_s_is_named_and_each_thing_asked_for_once(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    assert shell.run("sync").code == 0
+    before = shell.run("status", "--json").json["partners"][0]["calls_last_hour"]
+    asked = shell.environment["BIBWIRE_API_URL"].removesuffix("/rest")
+
+    ended = shell.run("sync", API_URL=asked, RETRY_SECONDS="60")
+
+    assert ended.code == 1
+    assert f"the API does not answer at {asked}/races: HTTP 404 with a page of HTML or XML" in ended.err
+    assert "is BIBWIRE_API_URL right? Its default is https://api.runsignup.com/rest" in ended.err
+    assert peak.api_key not in ended.err
+    state = shell.run("status", "--json").json
+    assert state["partners"][0]["calls_last_hour"] == before + 1 + len(state["races"])
+    # Nothing is taken for gone, and the next sync goes on.
+    assert all(race["access_lost_at"] is None for race in state["races"])
+    assert shell.run("sync").code == 0
+
+
 def test_a_race_that_fails_is_named_with_its_reason_and_the_exit_code_is_3(
     shell: Shell, peak: rsusim.Account, world: rsusim.World
 ) -> None:

@@ -25,6 +25,7 @@ from bibwire.domain.errors import (
     CallerRefused,
     EventGone,
     KeyRefused,
+    NotTheApi,
     RaceGone,
     RequestRefused,
     Throttled,
@@ -164,6 +165,8 @@ def _not_json(status: int, body: bytes, headers: Mapping[str, str]) -> BibwireEr
         return AnswerUnreadable(f"the vendor answered with {kind}")
     if status == 429:
         return _throttled(status, headers)
+    if status == 404:  # the API itself answers in JSON what it does not know
+        return NotTheApi(f"HTTP 404 with {kind}")
     return VendorUnavailable(f"the vendor answered HTTP {status} with {kind}")
 
 

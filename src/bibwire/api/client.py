@@ -47,6 +47,7 @@ from bibwire.domain.errors import (
     AnswerUnreadable,
     BadRecord,
     BibwireError,
+    NotTheApi,
     RetryLater,
     Throttled,
     VendorUnreachable,
@@ -550,7 +551,7 @@ class VendorClient:
         else:
             status, received = outcome.status, outcome.bytes_received
             backoff.retry_after_seconds = retry_after_seconds(outcome.headers, now=self.vendor_time.now())
-            work = partial(self._read, outcome, started, seconds, in_flight, read)
+            work = partial(self._read, outcome, path, started, seconds, in_flight, read)
             result = work() if len(outcome.body) <= LIGHT else await apart(work)
         said = f"{type(result).__name__}: {result}" if isinstance(result, BibwireError) else None
         sent = not isinstance(result, VendorUnreachable)
@@ -591,6 +592,7 @@ class VendorClient:
     def _read(
         self,
         answer: Answer,
+        path: str,
         started: float,
         seconds: float,
         in_flight: float,
@@ -607,6 +609,8 @@ class VendorClient:
             )
             return (read(answer.body, dated),)
         except BibwireError as error:
+            if isinstance(error, NotTheApi):
+                error.args = (self._transport.answers_otherwise(path, str(error)),)
             # The vendor's own words may be in it; and the chain may hold the body.
             error.args = tuple(self._transport.redactor.redact_text(str(arg)) for arg in error.args)
             error.__context__ = None

@@ -20,7 +20,7 @@ from typing import Final
 
 from bibwire.api.reach import Reach
 from bibwire.clock import Clock
-from bibwire.domain.errors import Blocked, RetryLater, Throttled, VendorUnreachable
+from bibwire.domain.errors import Blocked, NotTheApi, RetryLater, Throttled, VendorUnreachable
 
 _FIRST_WAIT_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 15.0
@@ -74,7 +74,9 @@ class Backoff:
 
     def __call__(self, error: Exception) -> float | bool:
         """Return False to give up, 0.0 to try again after `pause`. A hook of stamina's."""
-        if not isinstance(error, RetryLater) or isinstance(error, Blocked) or self._left_seconds <= 0:
+        if not isinstance(error, RetryLater) or isinstance(error, Blocked | NotTheApi):
+            return False
+        if self._left_seconds <= 0:
             return False
         wait = 0.0
         if not isinstance(error, Throttled):  # otherwise the next permit waits, or says that it is too long

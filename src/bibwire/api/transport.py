@@ -42,6 +42,7 @@ _TIMEOUTS_A_CALL: Final = 4
 _HEADERS_USED: Final = ("date", "retry-after")
 # A connection is made in a second or not at all; whoever waits is to hear of it within ten.
 _CONNECT_SECONDS: Final = 5.0
+_USUAL_URL: Final = "https://api.runsignup.com/rest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,14 @@ class Transport:
     @property
     def redactor(self) -> Redactor:
         return self._redactor
+
+    def answers_otherwise(self, path: str, answered: str) -> str:
+        """Return the sentence for what is no answer of the API's, with the address that was asked."""
+        # Without the parameters, which hold the key.
+        said = f"the API does not answer at {self._base_url}{path}: {answered}"
+        if self._base_url == _USUAL_URL:
+            return said
+        return f"{said}; is BIBWIRE_API_URL right? Its default is {_USUAL_URL}"
 
     async def aclose(self) -> None:
         await self._client.aclose()

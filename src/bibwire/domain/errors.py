@@ -8,7 +8,8 @@ Every error of Bibwire, grouped by what its catcher does.
     │   └── DatabaseDenied          it is there and refuses us: waiting does not help, a person has to act
     ├── RetryLater                  may pass by itself: try again within bounds, then give up the scope
     │   ├── VendorUnavailable       no answer, 5xx, 522, error 4 or 5
-    │   │   └── VendorUnreachable   no connection was made: nothing was sent, so no call was spent
+    │   │   ├── VendorUnreachable   no connection was made: nothing was sent, so no call was spent
+    │   │   └── NotTheApi           a web page and no answer of the API: give up this call now
     │   ├── Throttled               429 or error 14; `retry_after_seconds` where the vendor said
     │   │   └── Blocked             none may be asked for longer than a call is retried: give up the scope now
     │   └── AnswerUnreadable        not JSON, cut off, or of a shape that is not documented
@@ -83,6 +84,10 @@ class VendorUnreachable(VendorUnavailable):
 
     # What every one of them says first: reports keep the text alone.
     BEGINS = "RunSignup cannot be reached"
+
+
+class NotTheApi(VendorUnavailable):
+    """HTTP 404 and no JSON: the address is not the API's, or what stands in front of it has lost it."""
 
 
 class Throttled(RetryLater):
