@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 import rsusim
 from bibwire.clock import SystemClock
@@ -128,6 +129,30 @@ def test_a_pause_that_the_vendor_asked_for_ends_though_the_workers_clock_is_wron
     asyncio.run(live())
 
 
+def test_polls_that_waited_for_calls_are_not_put_down_to_a_clock(
+    world: rsusim.World, server: rsusim.Server, database_url: str, account: rsusim.Account
+) -> None:
+    race = a_race(world, account, 3 * HOUR)
+
+    async def live() -> list[str]:
+        async with Simulation(world, server.base_url, database_url, every_tick=True) as simulation:
+            await simulation.add_partner(account)
+            await simulation.run_until(world.now + 20 * MINUTE)
+            with capture_logs() as logged:
+                await simulation.runtime.partners.limit(account.name, 50)
+                await simulation.run_until(world.now + 10 * MINUTE)
+                await simulation.runtime.partners.limit(account.name, 1000)
+                begin = world.now
+                await simulation.run_until(begin + 3 * MINUTE)
+            assert longest_gap(world, race, begin + MINUTE) <= 60
+            return [entry["event"] for entry in logged]
+
+    events = asyncio.run(live())
+
+    assert "polls that waited for calls are due again" in events
+    assert not any("clock" in event for event in events)
+
+
 @pytest.mark.parametrize("ahead", [2 * HOUR, 3 * DAY])
 def test_what_was_planned_while_the_databases_clock_was_ahead_is_pulled_back(
     world: rsusim.World,
@@ -148,8 +173,10 @@ def test_what_was_planned_while_the_databases_clock_was_ahead_is_pulled_back(
             await simulation.run_until(world.now + MINUTE)
             simulation.clock.ahead = timedelta()
             begin = world.now
-            await simulation.run_until(begin + MINUTE)
+            with capture_logs() as logged:
+                await simulation.run_until(begin + MINUTE)
             assert too_far_ahead(simulation) == []
+            assert any("a clock was set back" in entry["event"] for entry in logged)
             await simulation.run_until(begin + 20 * MINUTE)
 
             assert longest_gap(world, hot, begin) <= 95, "half a minute until it is seen, and its minute"

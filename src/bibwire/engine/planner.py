@@ -123,14 +123,16 @@ class Planner:
             return
         self._pulled_back_at = at
         async with self._db.transaction() as connection:
-            scopes, partners = await clocks.pull_back(connection, now=self._clock.now())
-        if scopes or partners:
+            pulled = await clocks.pull_back(connection, now=self._clock.now())
+        if pulled.set_back:
             log.warning(
                 "what lay too far ahead is due again: a clock was set back",
                 action="plan",
-                scopes=scopes,
-                partners=partners,
+                scopes=pulled.scopes,
+                partners=pulled.partners,
             )
+        elif pulled.scopes:
+            log.info("polls that waited for calls are due again", action="plan", scopes=pulled.scopes)
 
     async def _discoveries(self, ticked: Ticked) -> None:
         now = self._clock.now()

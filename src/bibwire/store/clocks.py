@@ -7,6 +7,7 @@ clock of a laptop: what was stored while it was ahead is pulled back by whoever 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -19,8 +20,21 @@ from bibwire.store.schedule import CLAIM, LONGEST_PLAN, PUT_OFF
 _TIERS = msgspec.json.encode({tier.value: tier.seconds for tier in Tier}).decode()
 
 
-async def pull_back(connection: Connection, *, now: datetime) -> tuple[int, int]:
-    """Bring back what lies further ahead than its cause allows; return how many scopes and partners."""
+@dataclass(frozen=True, slots=True)
+class PulledBack:
+    """
+    How many scopes and partners were due too late.
+
+    `set_back`: some of it can only have been stored while a clock was ahead.
+    """
+
+    scopes: int
+    partners: int
+    set_back: bool
+
+
+async def pull_back(connection: Connection, *, now: datetime) -> PulledBack:
+    """Bring back what lies further ahead than its cause allows."""
     values = {
         "now": now,
         "present": now + SLACK,
@@ -29,12 +43,10 @@ async def pull_back(connection: Connection, *, now: datetime) -> tuple[int, int]
         "put_off": PUT_OFF.total_seconds(),
         "tiers": _TIERS,
     }
-    found = []
     # In the order in which others lock them: pages lock scopes first.
-    for name in ("pull_scopes_back", "pull_plans_back"):
-        cursor = await connection.execute(statements("clocks")[name], values)
-        found.append(cursor.rowcount)
-    return found[0], found[1]
+    scopes = await (await connection.execute(statements("clocks")["pull_scopes_back"], values)).fetchall()
+    partners = (await connection.execute(statements("clocks")["pull_plans_back"], values)).rowcount
+    return PulledBack(len(scopes), partners, bool(partners) or any(by_clock for *_, by_clock in scopes))
 
 
 async def note(db: Database, partner_id: int, clock: VendorClock) -> None:

@@ -1,9 +1,14 @@
 -- name: pull_scopes_back
 -- Scopes whose instants were stored while the clock was ahead, or whose cause is over: they come up
 -- within their tier from now on. Longer waits have a cause that is stored: the vendor wants no call
--- (blocked_until), or refuses the key or the caller (put_off_until). Back: one row a scope.
+-- (blocked_until), or refuses the key or the caller (put_off_until). Back: one row a scope, and whether
+-- only a clock that was set back explains it: polls also wait for calls that a lower limit left used up.
 WITH wrong AS MATERIALIZED (
-    SELECT s.partner_id, s.race_id
+    SELECT
+        s.partner_id,
+        s.race_id,
+        coalesce(s.polled_at > %(present)s, false)
+        OR coalesce(s.claimed_until > %(present)s::timestamptz + make_interval(secs => %(claim)s), false) AS by_clock
     FROM bibwire.scopes AS s
     JOIN bibwire.credentials AS c ON c.partner_id = s.partner_id
     JOIN bibwire.plans AS p ON p.partner_id = s.partner_id
@@ -45,7 +50,7 @@ SET polled_at = least(s.polled_at, %(now)s::timestamptz),
 FROM wrong AS w
 WHERE s.partner_id = w.partner_id
   AND s.race_id = w.race_id
-RETURNING s.partner_id, s.race_id;
+RETURNING s.partner_id, s.race_id, w.by_clock;
 
 -- name: pull_plans_back
 -- Partners whose plan or race list was dated while the clock was ahead: both are due now. Back: one
