@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bibwire.api.client import CallMade
     from bibwire.domain.secrets import Credential, Secret
     from bibwire.engine.backfill_reports import BackfillReport
+    from bibwire.engine.planner import Outlook
     from bibwire.runtime import Runtime
     from bibwire.store.partners import Partner
 
@@ -195,15 +196,26 @@ def limit(
     ],
 ) -> None:
     """Change how many calls a partner's key may make in any hour; in force at once."""
+    from bibwire.cli.plan import used_up
     from bibwire.cli.session import work
+    from bibwire.cli.standing import shortage_sentence
 
-    async def do(runtime: Runtime) -> Partner:
+    async def do(runtime: Runtime) -> tuple[Partner, Outlook]:
+        from bibwire.engine.planner import outlook
+
         partner = await runtime.partners.limit(name, calls)
         await runtime.wake_planner()
-        return partner
+        return partner, await outlook(runtime.db, partner, now=runtime.clock.now())
 
-    partner = work(do, make=False)
+    partner, found = work(do, make=False)
     typer.echo(f"Partner {partner.name} may make {counted(partner.calls_per_hour, 'call')} an hour.")
+    if found.paused:
+        return
+    until, sentence = used_up(found)
+    if until is not None:
+        typer.echo(sentence)
+    if found.shortage is not None:
+        typer.echo(shortage_sentence(partner.name, found.shortage, found.now))
 
 
 @app.command()

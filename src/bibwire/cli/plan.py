@@ -49,16 +49,17 @@ def plan(partner: PartnerOption = None, json: JsonOption = False) -> None:
                         "usable_calls_per_hour": each.plan.usable_calls_per_hour,
                         "planned_calls_per_hour": each.plan.planned_calls_per_hour,
                         "needed_calls_per_hour": each.plan.needed_calls_per_hour,
+                        "calls_used_up_until": used_up(each)[0],
                         "short": each.plan.short,
                         "shortage": None if each.shortage is None else as_fields(each.shortage),
                         "polls": [
                             as_fields(
                                 poll,
                                 name=each.names[poll.race_id],
-                                next_due_at=stands.next_due_at
+                                next_due_at=each.due_at.get(poll.race_id),
+                                polled_at=stands.polled_at
                                 if (stands := each.scheduled.get(poll.race_id))
                                 else None,
-                                polled_at=stands.polled_at if stands else None,
                             )
                             for poll in each.plan.polls
                         ],
@@ -92,24 +93,26 @@ def _show(found: Outlook) -> None:
     plan = found.plan
     shown = table(
         f"{plain(found.partner)}: {plan.planned_calls_per_hour:,.0f} calls/h planned of "
-        f"{plan.usable_calls_per_hour:,.0f} that polls may use ({found.calls_per_hour:,} calls/h in all)",
+        f"{found.usable_calls_per_hour:,.0f} that polls may use ({found.calls_per_hour:,} calls/h in all)",
         "race",
         "name",
         "next",
         "polled",
     )
     for poll in plan.polls:
-        stands = found.scheduled.get(poll.race_id)
-        due = "not scheduled" if stands is None else _due(stands.next_due_at, found.now)
+        due_at = found.due_at.get(poll.race_id)
+        due = "not scheduled" if due_at is None else _due(due_at, found.now)
         row(
             shown,
             (str(poll.race_id), found.names[poll.race_id], due, poll.reason),
-            style="yellow" if stands is None else None,
+            style="yellow" if due_at is None else None,
         )
     if plan.polls:
         out.print(shown)
     else:
         out.print(f"{plain(found.partner)}: no race is live, nothing is polled. Is it before the first sync?")
+    for sentence in _why_fewer(found):
+        out.print(sentence, style="yellow")
     waiting = sum(poll.race_id not in found.scheduled for poll in plan.polls)
     if waiting:
         out.print(
@@ -125,6 +128,40 @@ def _show(found: Outlook) -> None:
             f"{short.usable_calls_per_hour:,.0f} can be used. The least urgent races will wait longer.",
             style="yellow",
         )
+
+
+def used_up(found: Outlook) -> tuple[datetime | None, str]:
+    """Return until when the hour's calls are used up for polls, and a sentence; None: they are not."""
+    from bibwire.cli.terminal import counted, moment
+    from bibwire.domain.budget import Urgency
+
+    made = f"{counted(found.spent, 'call')} of the last hour count, and {found.calls_per_hour:,} are allowed"
+    for urgency, then in (
+        (Urgency.RACE_DAY, "No race is polled before"),
+        (Urgency.DELTA, "Only races about to start are polled before"),
+    ):
+        if (until := found.used_up_until.get(urgency)) is not None:
+            return until, f"The hour's calls are used up until {moment(until)}: {made}. {then}."
+    return None, ""
+
+
+def _why_fewer(found: Outlook) -> list[str]:
+    """Say why fewer calls can be used at present than polls may use."""
+    from bibwire.cli.terminal import counted
+
+    told = []
+    until, sentence = used_up(found)
+    usable = found.plan.usable_calls_per_hour
+    if until is not None:
+        told.append(sentence)
+    elif usable < found.usable_calls_per_hour - 0.5:
+        told.append(
+            f"{usable:,.0f} of these can be used at present: first loads, backfills and reconciliations took "
+            f"{counted(found.taken, 'call')} in the last hour."
+        )
+    if found.is_former:
+        told.append("The schedule still is that of before; bibwire run plans it anew within seconds.")
+    return told
 
 
 def _due(due_at: datetime, now: datetime) -> str:

@@ -21,6 +21,7 @@ from bibwire.clock import Clock
 from bibwire.domain import schedule as rules
 from bibwire.domain.budget import Budget, Urgency, room
 from bibwire.domain.errors import InvariantBroken
+from bibwire.domain.pace import usable_calls
 from bibwire.domain.schedule import PartnerPlan, ScopeFacts, Shortage, Tier
 from bibwire.domain.secrets import NOBODY, Secret
 from bibwire.domain.shortages import is_news, is_over, to_tell
@@ -28,7 +29,7 @@ from bibwire.store import clocks, schedule, shortages
 from bibwire.store.database import Connection, Database
 from bibwire.store.jobs import Jobs
 from bibwire.store.partners import Partner
-from bibwire.store.permits import budget_of_partner, budgets
+from bibwire.store.permits import budget_of_partner, budgets, used_up_until
 from bibwire.store.schedule import Claimed, Due, Scheduled
 
 SWEEP: Final = "sweep"
@@ -278,7 +279,11 @@ class Outlook:
     `blocked_until`: no call is made before, for the vendor asked for none; None: calls are made.
     `asked_until`: the end of the pause it asked for, where that is longer than is believed.
     `plan` has each live race as it stands in the schedule; one that is not in `scheduled` stands there
-    as the planner would plan it now.
+    as the planner would plan it now. `due_at`: when those of `scheduled` can be polled next.
+    `usable_calls_per_hour`: what polls may use once nothing else takes calls; `taken` of the last hour's
+    were history and reconciliation, which `plan` leaves out. `is_former`: what is scheduled would take more
+    than that, so that it is planned anew within seconds. `used_up_until`: when the classes have room again
+    for which the hour's calls are used up.
     """
 
     partner: str
@@ -291,6 +296,12 @@ class Outlook:
     shortage: Shortage | None
     names: dict[int, str]
     now: datetime
+    usable_calls_per_hour: float
+    spent: int
+    taken: int
+    used_up_until: dict[Urgency, datetime]
+    due_at: dict[int, datetime]
+    is_former: bool
 
 
 async def outlook(db: Database, partner: Partner, *, now: datetime) -> Outlook:
@@ -298,6 +309,7 @@ async def outlook(db: Database, partner: Partner, *, now: datetime) -> Outlook:
     async with db.transaction() as connection:
         plan, shortage, facts, budget = await _planned(connection, partner.partner_id, now)
         standing = await schedule.scheduled(connection, partner.partner_id)
+        used_up = await used_up_until(connection, partner.partner_id)
     by_id = {each.race_id: each for each in facts}
     polls = tuple(
         poll
@@ -311,6 +323,18 @@ async def outlook(db: Database, partner: Partner, *, now: datetime) -> Outlook:
         )
         for poll in plan.polls
     )
+    usable = usable_calls(budget.limit_ahead, Counter(poll.tier for poll in plan.polls))
+    scheduled_calls = math.fsum(poll.calls_per_hour for poll in polls)
+    is_former = scheduled_calls > usable + 0.5
+    due_at = {
+        race_id: max(
+            stands.next_due_at,
+            used_up.get(urgency_of(stands.tier, loaded=by_id[race_id].loaded), stands.next_due_at),
+            budget.blocked_until or stands.next_due_at,
+        )
+        for race_id, stands in standing.items()
+        if race_id in by_id
+    }
     return Outlook(
         partner=partner.name,
         paused=partner.paused_at is not None,
@@ -318,12 +342,20 @@ async def outlook(db: Database, partner: Partner, *, now: datetime) -> Outlook:
         asked_until=budget.asked_until,
         calls_per_hour=budget.limit_ahead,
         plan=replace(
-            plan, polls=polls, planned_calls_per_hour=math.fsum(poll.calls_per_hour for poll in polls)
+            plan,
+            polls=polls,
+            planned_calls_per_hour=plan.planned_calls_per_hour if is_former else scheduled_calls,
         ),
         scheduled=standing,
         shortage=shortage,
         names={race_id: each.name for race_id, each in by_id.items()},
         now=now,
+        usable_calls_per_hour=usable,
+        spent=budget.spent_total,
+        taken=_taken(budget),
+        used_up_until=used_up,
+        due_at=due_at,
+        is_former=is_former,
     )
 
 
@@ -340,5 +372,8 @@ async def _planned(
 
 def _plannable(budget: Budget) -> int:
     """Return the calls an hour to plan with: those history and reconciliation took are spent."""
-    taken = budget.spent_by_urgency[Urgency.BACKFILL] + budget.spent_by_urgency[Urgency.RECONCILE]
-    return max(1, budget.limit_ahead - taken)
+    return max(1, budget.limit_ahead - _taken(budget))
+
+
+def _taken(budget: Budget) -> int:
+    return budget.spent_by_urgency[Urgency.BACKFILL] + budget.spent_by_urgency[Urgency.RECONCILE]

@@ -45,6 +45,7 @@ __all__ = [
     "in_flight",
     "prune",
     "unblock",
+    "used_up_until",
 ]
 
 SLOT_POLL_SECONDS: Final = 0.02
@@ -392,6 +393,29 @@ async def budget_of_partner(
     return _budget_of(rows[0])
 
 
+async def used_up_until(
+    db: Database | Connection, partner_id: int, *, now: datetime | None = None
+) -> dict[Urgency, datetime]:
+    """
+    Return when each class has room again for which the hour's calls are used up; pauses are not looked at.
+
+    Raises:
+        BibwireError: The partner was removed.
+    """
+    rows = await _rows(db, credential_ids=[], partner_id=partner_id, caller=NOBODY, now=now)
+    if not rows:
+        raise _removed()
+    standing, at = _standing_in(rows[0])
+    found: dict[Urgency, datetime] = {}
+    for urgency in Urgency:
+        values = {"credential_id": rows[0][0], "urgency": str(urgency), "at": at}
+        minutes = await fetch(db, statements("permits")["minutes"], **values)
+        seconds = rules.seconds_until_room(standing, [Spent(*row) for row in minutes], urgency, now=at)
+        if seconds > 0:
+            found[urgency] = at + timedelta(seconds=seconds)
+    return found
+
+
 async def blocked_callers(db: Database) -> list[tuple[datetime, str | None]]:
     """Return until when callers are blocked whose every credential must wait, and why."""
     return [(row[0], row[1]) for row in await db.fetch(statements("permits")["blocked_callers"], now=None)]
@@ -432,9 +456,9 @@ async def _rows(
 
 
 def _budget_of(row: TupleRow) -> Budget:
-    _, limit, lowered_to, lowered_at, throttled_at, until, reason, caller_until, caller_reason = row[:9]
-    asked_until, at, spent, lately = row[9:]
-    standing = Standing(limit, lowered_to, lowered_at, throttled_at, until, asked_until).at(at)
+    limit, reason, caller_until, caller_reason = row[1], *row[6:9]
+    spent, lately = row[11:]
+    standing, at = _standing_in(row)
     until, asked_until = standing.blocked_until, standing.asked_until
     if caller_until is not None and (until is None or caller_until > until):
         until, reason = caller_until, caller_reason
@@ -450,6 +474,12 @@ def _budget_of(row: TupleRow) -> Budget:
         spent_by_urgency=dict(zip(Urgency, spent, strict=True)),
         spent_since_throttle=dict(zip(Urgency, lately, strict=True)) if lowered else None,
     )
+
+
+def _standing_in(row: TupleRow) -> tuple[Standing, datetime]:
+    """Return how the credential of a row of `budgets` stands, and as of when."""
+    _, limit, lowered_to, lowered_at, throttled_at, until, _, _, _, asked_until, at, *_ = row
+    return Standing(limit, lowered_to, lowered_at, throttled_at, until, asked_until).at(at), at
 
 
 async def _one(connection: Connection, name: str, values: dict[str, Any]) -> TupleRow | None:
