@@ -62,7 +62,7 @@ def test_what_cannot_be_is_said_in_one_sentence(
 def test_without_a_partner_it_says_what_to_do(shell: Shell) -> None:
     ended = shell.run("backfill")
     assert ended.code == 0
-    assert "bibwire partner add" in ended.out
+    assert "bibwire partner add" in ended.told
 
 
 def test_a_partner_is_added_with_all_its_races(

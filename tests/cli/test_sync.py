@@ -45,11 +45,14 @@ def test_sync_prints_a_summary_for_people(shell: Shell, peak: rsusim.Account) ->
         assert word in out
 
 
-def test_sync_with_no_partner_says_what_to_do(shell: Shell) -> None:
-    ended = shell.run("sync")
+def test_a_command_that_has_no_partner_says_so_and_what_to_do(shell: Shell) -> None:
+    for command, code in (("sync", 0), ("discover", 0), ("backfill", 0), ("reconcile", 0), ("verify", 1)):
+        for more in ((), ("--json",)):
+            ended = shell.run(command, *more)
 
-    assert ended.code == 0
-    assert "bibwire partner add" in ended.out
+            assert ended.code == code, command
+            assert "No partner is stored yet. Add one with: bibwire partner add" in ended.told
+            assert bool(ended.out) == bool(more)
 
 
 def test_an_address_that_is_not_the_api_s_is_named_and_each_thing_asked_for_once(

@@ -213,7 +213,7 @@ def test_a_hot_race_is_late_after_twice_its_target_and_a_minute(age: float, late
 @pytest.mark.parametrize(
     ("verdicts", "partners", "unverified", "code"),
     [
-        ([], 0, 0, 0),
+        ([], 0, 0, 1),
         ([Verdict.PASS, Verdict.SKIPPED], 1, 0, 0),
         ([Verdict.PASS, Verdict.FAIL, Verdict.ERROR], 1, 0, 1),
         ([Verdict.PASS, Verdict.ERROR], 2, 1, 3),

@@ -71,7 +71,9 @@ def backfill(
     if json:
         print_json(report.as_json())
     else:
-        show(report, dry_run=dry_run, idle=idle)
+        show(report, dry_run=dry_run)
+    if not report.partners:
+        failures.tell_nobody(idle)
     if report.errors:
         done = "nothing could be loaded" if report.exit_code == 1 else "only a part could be loaded"
         complain(failures.sentence(report.errors, done, "The same command tries again."))
@@ -108,14 +110,13 @@ async def load(
         return await runtime.backfill(request, watch)
 
 
-def show(report: BackfillReport, *, dry_run: bool = False, idle: str | None = None) -> None:
-    """Print what a backfill did, or would; `idle`: why it had nobody to work for."""
+def show(report: BackfillReport, *, dry_run: bool = False) -> None:
+    """Print what a backfill did, or would."""
     from bibwire.cli import failures, notes
     from bibwire.cli.terminal import console, counted, row, table
 
     out = console()
     if not report.partners:
-        out.print(idle or failures.NO_PARTNER)
         return
     left = report.races - report.races_before
     if not left and not report.errors:

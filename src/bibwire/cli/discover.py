@@ -46,8 +46,8 @@ def discover(partner: PartnerOption = None, json: JsonOption = False) -> None:
         for each in found:
             row(shown, (each.partner, each.races, each.new_races, each.new_events, each.error))
         console().print(shown)
-    elif not found:
-        console().print(idle or failures.NO_PARTNER)
+    if not found:
+        failures.tell_nobody(idle)
     failed = [each for each in found if each.error is not None]
     if failed:
         from bibwire.engine.reports import SyncError

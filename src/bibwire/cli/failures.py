@@ -87,6 +87,13 @@ def with_trouble(watch: Callable[[SyncProgress], None] | None) -> Callable[[Sync
     return tell
 
 
+def tell_nobody(idle: str | None) -> None:
+    """Say on standard error that nothing was done: the wrong database, and a cron job that looks well."""
+    from bibwire.cli.terminal import complain
+
+    complain(idle or NO_PARTNER)
+
+
 async def nobody(runtime: Runtime, partner: str | None = None) -> str | None:
     """Say why a command has no partner to work for, and what to do; None: it has one."""
     from bibwire.cli.terminal import plain

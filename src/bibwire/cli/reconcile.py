@@ -56,20 +56,21 @@ def reconcile(
     if json:
         print_json(report.as_json())
     else:
-        show(report, idle)
+        show(report)
+    if not report.partners:
+        failures.tell_nobody(idle)
     if report.errors:
         complain(failures.sentence(report.errors, "not everything could be reconciled", "Run it again then."))
     raise typer.Exit(report.exit_code)
 
 
-def show(report: ReconcileReport, idle: str | None = None) -> None:
-    """Print what reconciliations came to; `idle`: why there was nobody to work for."""
-    from bibwire.cli import failures, notes
+def show(report: ReconcileReport) -> None:
+    """Print what reconciliations came to."""
+    from bibwire.cli import notes
     from bibwire.cli.terminal import Column, console, counted, fitted, plain
 
     out = console()
     if not report.partners:
-        out.print(idle or failures.NO_PARTNER)
         return
     told = [event for event in report.events if event["verdict"] != "same"]
     if told:

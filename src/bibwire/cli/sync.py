@@ -67,7 +67,9 @@ def sync(
     if json:
         print_json(report.as_json())
     else:
-        show(report, loaded, idle)
+        show(report, loaded)
+    if not report.partners:
+        failures.tell_nobody(idle)
     if report.errors:
         done = "nothing could be synced" if report.exit_code == 1 else "only a part could be synced"
         complain(failures.sentence(report.errors, done, "The next sync tries again."))
@@ -120,14 +122,13 @@ async def not_mirrored(runtime: Runtime, partner: str | None) -> list[str]:
     ]
 
 
-def show(report: SyncReport, loaded: Loaded, idle: str | None = None) -> None:
-    """Print what a sync did, and what its first loads came to; `idle`: why it had nobody to work for."""
+def show(report: SyncReport, loaded: Loaded) -> None:
+    """Print what a sync did, and what its first loads came to."""
     from bibwire.cli import failures, notes
     from bibwire.cli.terminal import console, counted, row, table
 
     out = console()
     if not report.partners:
-        out.print(idle or failures.NO_PARTNER)
         return
     people, bibs = report.participants, report.bibs
     read = people.inserted + people.updated + people.unchanged

@@ -108,7 +108,9 @@ def verify(
     if json:
         print_json(report.as_json())
     elif lost is None:
-        _show(report, idle)
+        _show(report)
+    if not report.partners:
+        failures.tell_nobody(idle)
     if lost is not None:
         whose = counted(report.partners, "partner")
         complain(f"{plain(lost)}: not everything could be verified of {whose}. {NO_NETWORK}")
@@ -122,14 +124,12 @@ def verify(
     raise typer.Exit(report.exit_code)
 
 
-def _show(report: VerifyReport, idle: str | None) -> None:
-    from bibwire.cli import failures
+def _show(report: VerifyReport) -> None:
     from bibwire.cli.terminal import Column, console, counted, fitted
     from bibwire.domain.verify import Verdict
 
     out = console()
     if not report.partners:
-        out.print(idle or failures.NO_PARTNER)
         return
     columns = (
         Column("check"),
