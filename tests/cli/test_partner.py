@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import psycopg
 import pytest
 
 import rsusim
+from bibwire.store.partners import partner_command, quoted
 from tests.cli.conftest import Shell
 
 
@@ -341,3 +343,44 @@ def test_what_changes_a_partner_wakes_the_planner_once_and_pausing_clears_the_qu
         for command in (("pause", peak.name), ("remove", peak.name, "--yes")):
             assert shell.run("partner", *command).code == 0
             assert queued() == ["plan"]
+
+
+NAMES = ["-dash", "--", "O'Brien", 'The "Fast" $HOME', "Peak Timing", "Ø-Løb", "a&b", "back\\slash and more"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_that_names_a_partner_can_be_pasted(name: str) -> None:
+    assert shlex.split(f"bibwire discover --partner {quoted(name)}")[2:] == ["--partner", name]
+    for value, options in (("", ""), ("50", ""), ("", "--api-key KEY")):
+        words = shlex.split(partner_command("limit", name, value=value, options=options))
+        given = words[: words.index("--")] if name.startswith("-") else words
+        assert words[:3] == ["bibwire", "partner", "limit"]
+        assert name in words
+        # A dash at the front makes it no option: -- ends those, and stands after the command's own.
+        assert given.count("--api-key") == bool(options)
+        assert (words[words.index("--") + 1] == name) if name.startswith("-") else (words[3] == name)
+
+
+def test_a_partner_whose_name_starts_with_a_dash_is_added_paused_and_resumed_as_is_said(
+    shell: Shell, world: rsusim.World
+) -> None:
+    peak = world.accounts["Peak Timing"]
+    key = ("--api-key", peak.api_key, "--secret-stdin")
+
+    refused = shell.run("partner", "add", "-dash", *key, stdin=peak.api_secret)
+
+    assert refused.code == 2
+    assert "A NAME that starts with a dash comes last: bibwire partner add ... -- NAME." in refused.told
+    assert shell.run("partner", "add", *key, "--", "-dash", stdin=peak.api_secret).code == 0
+    paused = shell.run("partner", "pause", "--", "-dash")
+    assert paused.code == 0
+    told = paused.out.strip().rpartition("go on with: ")[2]
+    assert shell.run(*shlex.split(told)[1:]).code == 0
+    [partner] = shell.run("partner", "list", "--json").json["partners"]
+    assert (partner["name"], partner["paused_at"]) == ("-dash", None)
+
+
+def test_a_name_of_more_than_a_line_is_refused_in_plain_words(shell: Shell) -> None:
+    ended = shell.run("partner", "add", "a\nb", "--api-key", "k", "--secret-stdin", stdin="s")
+
+    assert "1 to 100 printable characters" in ended.told

@@ -109,7 +109,8 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(bare: Shell, arguments: list[
 
 
 def test_a_number_below_zero_is_said_to_be_one(bare: Shell) -> None:
-    assert "-5 is below 0" in bare.run("lookup", "-5", "--race", "3").told
+    assert "BIB has to be 0 or more." in bare.run("lookup", "-5", "--race", "3").told
+    assert "CALLS has to be 1 or more." in bare.run("partner", "limit", "Peak Timing", "-5").told
 
 
 def test_help_shows_an_example_and_no_types_of_python(bare: Shell) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 
 import psycopg
@@ -310,6 +311,30 @@ def test_a_name_that_steers_terminals_is_shown_without_its_power(
 
     assert "[red]Eve" in shown
     assert "\x1b" not in shown
+
+
+def test_who_stops_following_several_partners_is_given_a_command_for_each(
+    shell: Shell, peak: rsusim.Account, world: rsusim.World
+) -> None:
+    assert shell.add(world.accounts["Lakeside Race Services"]).code == 0
+    race, event = first_race(world)
+    world.assign_bib(world.active(event)[0], 9001)
+    shell.run("sync")
+    world.assign_bib(world.active(event)[0], 9002)
+    shell.run("sync")
+    process = shell.start("bibs", "--follow", "--json", "--race", str(race))
+    assert process.stdout is not None
+    assert [json.loads(process.stdout.readline())["bib_to"] for _ in range(2)] == [9002, 9002]
+
+    ended = shell.stop(process)
+
+    assert ended.code == 130
+    ways = [shlex.split(line) for line in ended.err.splitlines() if line.startswith("  ")]
+    start = ["bibwire", "bibs", "--follow", "--race", str(race), "--partner"]
+    assert [words[: len(start)] for words in ways] == [start, start]
+    assert {words[len(start)] for words in ways} == {"Peak Timing", "Lakeside Race Services"}
+    for words in ways:
+        assert shell.run(*(word for word in words[1:] if word != "--follow")).code == 0
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -67,7 +67,7 @@ def test_a_name_is_given_once_and_the_second_is_told_how_to_rotate(house: House)
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\x1b[2J", "x" * 101])
 def test_a_name_that_cannot_be_one_is_refused(house: House, name: str) -> None:
-    with pytest.raises(SettingsError, match="1 to 100 printable signs"):
+    with pytest.raises(SettingsError, match="1 to 100 printable characters"):
         house.run(house.runtime.partners.add(name, KEY, calls_per_hour=5))
 
 

@@ -207,7 +207,8 @@ def wrong_use(error: typer.TyperException) -> str:
     """Return the sentence that says what was typed wrong, without what may be a password."""
     option = str(getattr(error, "option_name", ""))
     if re.fullmatch(r"-\d+", option):
-        return f"{option} is below 0, and what stands there has to be 0 or more."
+        name, least = next((each for each in _arguments(error) if each[1] is not None), ("it", 0))
+        return f"{option} is too small: {name} has to be {least} or more."
     told = error.format_message()
     # What was typed may be a whole file, and looking through all of it takes minutes.
     is_cut = len(told) > _LONGEST_TYPED
@@ -222,7 +223,24 @@ def wrong_use(error: typer.TyperException) -> str:
         "it has to be a whole number",
         told,
     )
-    return _sentence(f"{told}…" if is_cut else told)
+    told = f"{told}…" if is_cut else told
+    names = [name for name, _ in _arguments(error)]
+    if re.match(r"-[^-]", option) and "NAME" in names:
+        path = getattr(error, "ctx").command_path  # noqa: B009, not every error has it
+        told = f"{_sentence(told)} A NAME that starts with a dash comes last: {path} ... -- NAME"
+    return _sentence(told)
+
+
+def _arguments(error: typer.TyperException) -> list[tuple[str, int | None]]:
+    """Return the arguments of the command an error is about, each with the least it may be."""
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return []
+    return [
+        (parameter.metavar or parameter.name, parameter.min)
+        for parameter in context.command.params
+        if parameter.param_type_name == "argument"
+    ]
 
 
 def _sentence(text: str) -> str:

@@ -75,15 +75,23 @@ def bibs(
     except FeedRewound as error:
         from bibwire.store.partners import quoted
 
+        of_race = "" if race is None else f" --race {race}"
         back = f"--partner {quoted(error.partner)} --since {error.agreed}"
-        raise BibwireError(f"{error}: go on with bibwire bibs --follow {back}.") from error
+        raise BibwireError(f"{error}: go on with bibwire bibs --follow{of_race} {back}.") from error
     except KeyboardInterrupt as stop:
         if not reached:
             raise
         from bibwire.store.partners import quoted
 
-        ways = " and ".join(f"--partner {quoted(name)} --since {seq}" for name, seq in reached.items())
-        raise type(stop)(f"stopped. Nothing is lost: go on with bibwire bibs --follow {ways}.") from None
+        of_race = "" if race is None else f" --race {race}"
+        ways = [
+            f"bibwire bibs --follow{of_race} --partner {quoted(name)} --since {seq}"
+            for name, seq in reached.items()
+        ]
+        if len(ways) == 1:
+            raise type(stop)(f"stopped. Nothing is lost: go on with {ways[0]}.") from None
+        lines = "\n".join(f"  {way}" for way in ways)
+        raise type(stop)(f"stopped. Nothing is lost: go on with these, side by side:\n{lines}") from None
 
 
 async def _heads(runtime: Runtime, partner: str | None, race: int | None, since: int | None) -> list[Head]:

@@ -275,7 +275,7 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object, now: 
     from bibwire import logs
     from bibwire.settings import overrides_of_nobody
     from bibwire.store.database import open_database
-    from bibwire.store.partners import Partners
+    from bibwire.store.partners import Partners, partner_command
     from bibwire.store.reports import Reports
     from bibwire.store.vault import Vault
 
@@ -287,7 +287,7 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object, now: 
             to.add("partners", "warn", "none is stored", "bibwire partner add NAME --api-key KEY")
         for partner in all_partners:
             name = f"partner {partner.name}"
-            again = f'bibwire partner rotate "{partner.name}" --api-key KEY'
+            again = partner_command("rotate", partner.name, options="--api-key KEY")
             try:
                 logs.hide((await partners.credential(partner)).secrets)
                 overridden = to.settings.partner_override(partner.name, partner.kind) is not None
@@ -298,7 +298,7 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object, now: 
                 found = f"RunSignup refuses its key since {partner.failing_since:%Y-%m-%d %H:%M} UTC"
                 to.add(name, "FAIL", found, again)
             elif partner.paused_at is not None:
-                to.add(name, "warn", "paused", f'bibwire partner resume "{partner.name}"')
+                to.add(name, "warn", "paused", partner_command("resume", partner.name))
             elif overridden:
                 to.add(name, "ok", "key from the environment")
             else:
@@ -314,7 +314,7 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object, now: 
             if state.blocked_until is not None or state.asked_until is not None:
                 until = state.asked_until or state.blocked_until
                 found = f"RunSignup asked for no calls before {until:%Y-%m-%d %H:%M} UTC"
-                fix = f'wait, or: bibwire partner unblock "{state.partner}"'
+                fix = f"wait, or: {partner_command('unblock', state.partner)}"
                 to.add(f"calls of {state.partner}", "warn", found, fix)
         await _events(to, reports, now)
 
@@ -356,9 +356,11 @@ async def _races(to: Examination, reports: Reports) -> None:
 
 
 async def _lists(to: Examination, reports: Reports) -> None:
+    from bibwire.store.partners import quoted
+
     for partner, note, error in await reports.race_lists():
         if error is not None:
-            fix = f'try again with: bibwire discover --partner "{partner}"'
+            fix = f"try again with: bibwire discover --partner {quoted(partner)}"
             to.add(f"race list of {partner}", "warn", f"was not read: {error}", fix)
         elif note is not None:
             fix = "tell RunSignup; bibwire asks for the races by their days, and marks none as gone"

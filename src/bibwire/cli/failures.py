@@ -62,11 +62,12 @@ def sentence(errors: Sequence[SyncError], done: str, again: str) -> str:
 def remedy(errors: Sequence[SyncError]) -> str | None:
     """Return the command that helps where RunSignup rejects a key; None where it rejects none."""
     from bibwire.cli.terminal import plain
-    from bibwire.store.partners import quoted
+    from bibwire.store.partners import partner_command
 
     for error in errors:
         if "does not accept this key" in error.error:
-            return f"Store a new key: bibwire partner rotate {plain(quoted(error.partner))} --api-key KEY"
+            again = partner_command("rotate", error.partner, options="--api-key KEY")
+            return f"Store a new key: {plain(again)}"
     return None
 
 
@@ -97,7 +98,7 @@ def tell_nobody(idle: str | None) -> None:
 async def nobody(runtime: Runtime, partner: str | None = None) -> str | None:
     """Say why a command has no partner to work for, and what to do; None: it has one."""
     from bibwire.cli.terminal import plain
-    from bibwire.store.partners import quoted
+    from bibwire.store.partners import partner_command
 
     if await runtime.engine.chosen(partner):
         return None
@@ -105,4 +106,4 @@ async def nobody(runtime: Runtime, partner: str | None = None) -> str | None:
     if not paused:
         return NO_PARTNER
     which = "The only partner is" if len(paused) == 1 else f"All {len(paused):,} partners are"
-    return f"{which} paused: nothing was done. Resume with: bibwire partner resume {plain(quoted(paused[0]))}"
+    return f"{which} paused: nothing was done. Resume with: {plain(partner_command('resume', paused[0]))}"

@@ -105,7 +105,7 @@ def add(
 
 @app.command("list")
 def list_partners(json: JsonOption = False) -> None:
-    """List the partners; of a key only the last four signs are shown."""
+    """List the partners; of a key only the last four characters are shown."""
     from bibwire.cli.session import work
     from bibwire.cli.terminal import as_fields, console, moment, print_json, row, table
 
@@ -223,7 +223,7 @@ def pause(name: Name) -> None:
     """Ask RunSignup nothing more for a partner, until it is resumed."""
     from bibwire.cli.session import work
     from bibwire.cli.terminal import moment
-    from bibwire.store.partners import quoted
+    from bibwire.store.partners import partner_command
 
     async def do(runtime: Runtime) -> tuple[Partner, Partner]:
         before, partner = await runtime.partners.get(name), await runtime.partners.pause(name)
@@ -234,7 +234,7 @@ def pause(name: Name) -> None:
     since = "" if before.paused_at is None else f" already, since {moment(before.paused_at)}"
     typer.echo(
         f"Partner {partner.name} is paused{since}. Its data stays; go on with: "
-        f"bibwire partner resume {quoted(partner.name)}"
+        f"{partner_command('resume', partner.name)}"
     )
 
 

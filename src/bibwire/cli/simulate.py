@@ -25,7 +25,7 @@ def simulate(context: typer.Context) -> None:
 
 def introduce(world: World, base_url: str) -> str:
     """Return who can be mirrored from here, and what to type for it."""
-    from bibwire.store.partners import quoted
+    from bibwire.store.partners import partner_command
 
     accounts = list(world.accounts.values())
     lines = [f"RunSignup is simulated at {base_url}; all people are invented. Ctrl-C ends it.", ""]
@@ -36,6 +36,6 @@ def introduce(world: World, base_url: str) -> str:
         "",
         f"To mirror {first.name}, paste into another terminal, and type the secret when asked:",
         f"  export BIBWIRE_API_URL={base_url}",
-        f"  bibwire partner add {quoted(first.name)} --api-key {first.api_key}",
+        f"  {partner_command('add', first.name, options=f'--api-key {first.api_key}')}",
     ]
     return "\n".join(lines)

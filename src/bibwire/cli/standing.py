@@ -150,7 +150,7 @@ def shortage_sentence(partner: str, shortage: Shortage, now: datetime) -> str:
     """Say when a partner's calls will not suffice, what that does, and how to prevent it."""
     from bibwire.cli.terminal import moment, plain
     from bibwire.domain.schedule import FORESIGHT
-    from bibwire.store.partners import quoted
+    from bibwire.store.partners import partner_command
 
     def minute(at: datetime) -> str:
         return moment(at)[: len("2026-09-12 06:40")]
@@ -162,7 +162,7 @@ def shortage_sentence(partner: str, shortage: Shortage, now: datetime) -> str:
     return (
         f"{plain(partner)} has too few calls {begin} until {end}, {usable:,.0f} an hour to use where "
         f"{needed:,.0f} are needed, so that the least urgent races wait longer: ask RunSignup for "
-        f"{limit:,} an hour, then set them with bibwire partner limit {plain(quoted(partner))} {limit}."
+        f"{limit:,} an hour, then set them with {plain(partner_command('limit', partner, value=str(limit)))}."
     )
 
 

@@ -213,14 +213,14 @@ def age(seconds: float | None) -> str:
 
 def told_of_pause(partner: str, asked_until: datetime, blocked_until: datetime | None) -> str:
     """Return the sentences about a pause that is longer than is believed."""
-    from bibwire.store.partners import quoted
+    from bibwire.store.partners import partner_command
 
     then = (
         "makes one call at a time" if blocked_until is None else f"makes one call at {moment(blocked_until)}"
     )
     return (
         f"{plain(partner)}: RunSignup asked for no calls before {moment(asked_until)}. Bibwire {then}, and "
-        f"goes on if it is answered. To go on now: bibwire partner unblock {plain(quoted(partner))}"
+        f"goes on if it is answered. To go on now: {plain(partner_command('unblock', partner))}"
     )
 
 

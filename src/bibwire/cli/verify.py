@@ -166,7 +166,7 @@ def remedy(check: Check) -> str:
     """Say what to do about a check that failed or could not be made."""
     from bibwire.cli.terminal import plain
     from bibwire.domain.verify import MORE_CALLS
-    from bibwire.store.partners import quoted
+    from bibwire.store.partners import partner_command, quoted
 
     if check.verdict != "fail" and MORE_CALLS in check.seen:
         return f"Give it more calls: bibwire verify {MORE_CALLS} N."
@@ -176,7 +176,8 @@ def remedy(check: Check) -> str:
     race = "" if check.race_id is None else f" --race {check.race_id}"
     match check.check:
         case "credential":
-            return f"Store a new key: bibwire partner rotate {partner} --api-key KEY"
+            again = partner_command("rotate", check.partner, options="--api-key KEY")
+            return f"Store a new key: {plain(again)}"
         case "rights":
             return "Ask the race's director for access to it, then run bibwire discover."
         case "full" | "incremental" | "bibs" | "removed" | "lists":

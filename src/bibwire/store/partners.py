@@ -10,6 +10,7 @@ one partner: two with the same one would each have a budget, and the vendor coun
 from __future__ import annotations
 
 import builtins
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -94,7 +95,7 @@ class Partners:
         Store a new partner with its credential.
 
         Args:
-            name: 1 to 100 printable signs; white space around it is cut off.
+            name: 1 to 100 printable characters; white space around it is cut off.
             calls_per_hour: Calls the credential may make in any rolling hour.
             verified: Whether the vendor has just accepted the credential.
             calls_made: Calls just made under it, which count.
@@ -205,8 +206,8 @@ class Partners:
         except CredentialSealed:
             raise CredentialSealed(
                 f"The stored key of {partner.name} was encrypted with another key than the one in use: set "
-                "BIBWIRE_SECRET_KEY or BIBWIRE_SECRET_KEY_FILE to that one, or store it again with: bibwire "
-                f"partner rotate {quoted(partner.name)} --api-key KEY."
+                "BIBWIRE_SECRET_KEY or BIBWIRE_SECRET_KEY_FILE to that one, or store it again with: "
+                f"{partner_command('rotate', partner.name, options='--api-key KEY')}."
             ) from None
 
     def check_key_at_hand(self) -> None:
@@ -414,14 +415,16 @@ def check_name(name: str) -> str:
     """Return `name` without white space around it, or raise SettingsError if it cannot be one."""
     name = name.strip()
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
-        raise SettingsError(f"A partner's name has 1 to {LONGEST_NAME} printable signs; choose another one.")
+        raise SettingsError(
+            f"A partner's name has 1 to {LONGEST_NAME} printable characters; choose another one."
+        )
     return name
 
 
 def _name_taken(name: str) -> SettingsError:
     return SettingsError(
-        f"There is a partner {name} already. To replace its key: bibwire partner rotate {quoted(name)} "
-        "--api-key KEY."
+        f"There is a partner {name} already. To replace its key: "
+        f"{partner_command('rotate', name, options='--api-key KEY')}."
     )
 
 
@@ -430,12 +433,28 @@ def unknown_partner(name: str, known: list[str]) -> SettingsError:
     if not known:
         return SettingsError(
             f"There is no partner {name.strip()}; none is stored yet. Add it with: "
-            f"bibwire partner add {quoted(name.strip())} --api-key KEY."
+            f"{partner_command('add', name.strip(), options='--api-key KEY')}."
         )
     shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
     return SettingsError(f"There is no partner {name.strip()}. There are: {shown}.")
 
 
 def quoted(name: str) -> str:
-    """Return a name as it is typed on a command line."""
-    return f'"{name}"' if " " in name else name
+    """Return a name as it is typed on a command line, as the value of an option for instance."""
+    if name and all(each.isalnum() or each in "-_.,:/@+=%" for each in name):
+        return name
+    # Double quotes where they do, for they also work on Windows.
+    return shlex.quote(name) if any(each in name for each in '"$`\\!') else f'"{name}"'
+
+
+def partner_command(verb: str, name: str, *, value: str = "", options: str = "") -> str:
+    """
+    Return `bibwire partner VERB NAME`, to be pasted.
+
+    Args:
+        value: What follows the name.
+        options: With their values. A name that starts with a dash would be taken for one: it comes last.
+    """
+    named = (quoted(name), value)
+    said = (options, "--", *named) if name.startswith("-") else (*named, options)
+    return " ".join(each for each in ("bibwire partner", verb, *said) if each)
