@@ -82,7 +82,7 @@ def test_a_race_that_fails_for_itself_neither_hides_nor_ends_an_outage_of_all(
 def test_another_cause_is_told_anew_and_a_key_concerns_its_partner_alone(
     clock: Hand, outages: Outages
 ) -> None:
-    refused = KeyRefused("the vendor does not accept this key")
+    refused = KeyRefused("RunSignup does not accept this key")
     with capture_logs() as logs:
         outages.failed((1, 11), AWAY, began_at=0, partner="P1")
         outages.failed((1, 11), BROKEN, began_at=5, partner="P1")

@@ -199,14 +199,14 @@ def _by_code(code: int, said: str, status: int, headers: Mapping[str, str]) -> B
         case 4 | 5:
             return VendorUnavailable(f"the vendor had a fault of its own ({known})")
         case 6 | 13:
-            return KeyRefused(f"the vendor does not accept this key ({known})")
+            return KeyRefused(f"RunSignup does not accept this key ({known})")
         case 7:
             return AccessLost(f"this key has no right on this race ({known})")
         case 14:
             return _throttled(status, headers)
         case 17:
             return CallerRefused(
-                "the vendor does not accept the caller registration: check BIBWIRE_CALLER_REG"
+                "RunSignup does not accept the caller registration: check BIBWIRE_CALLER_REG"
                 f" and BIBWIRE_CALLER_SECRET ({known})"
             )
         case 201:
@@ -227,7 +227,7 @@ def _by_status(status: int, said: str, headers: Mapping[str, str]) -> BibwireErr
     if status == 408 or status >= 500:
         return VendorUnavailable(f"the vendor answered {known}")
     if status == 401:
-        return KeyRefused(f"the vendor does not accept this key ({known})")
+        return KeyRefused(f"RunSignup does not accept this key ({known})")
     if status == 403:
         return AccessLost(f"this key has no right on this race ({known})")
     return RequestRefused(f"the vendor refuses the request ({known})")

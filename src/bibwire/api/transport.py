@@ -124,7 +124,7 @@ class Transport:
         )
         for secret in _in_headers(credential, caller):
             if not (secret.reveal().isascii() and secret.reveal().isprintable()):
-                raise SettingsError("a key or secret holds signs that no HTTP header can carry")
+                raise SettingsError("a key or secret holds characters that no HTTP header can carry")
         self._client = httpx2.AsyncClient(
             # Proxies, .netrc and the like from the environment would see the secrets.
             trust_env=False,

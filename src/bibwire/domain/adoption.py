@@ -18,7 +18,7 @@ from bibwire.domain.errors import BadRecord
 from bibwire.domain.secrets import Credential, Secret
 
 MOST_CALLS_PER_HOUR: Final = 1_000_000
-# The last four signs of less would be too much of it.
+# The last four characters of less would be too much of it.
 SHORTEST_WITH_FINGERPRINT: Final = 12
 
 # What stands in credential_type, without case and signs between words, and what it is to us.
@@ -92,7 +92,7 @@ def _word(text: str | None, what: str) -> Secret:
 
 
 def fingerprint(text: str | None) -> str | None:
-    """Return the last four signs of a key; None where there is none, or four would be much of it."""
+    """Return the last four characters of a key; None where there is none, or four would be much of it."""
     text = (text or "").strip()
     return text[-4:] if len(text) >= SHORTEST_WITH_FINGERPRINT else None
 

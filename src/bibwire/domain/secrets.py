@@ -92,7 +92,7 @@ class Credential:
 
     @property
     def fingerprint(self) -> str:
-        """Return the last four signs of the key, by which people tell keys apart."""
+        """Return the last four characters of the key, by which people tell keys apart."""
         return self.key.reveal()[-4:]
 
     @property

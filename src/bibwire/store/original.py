@@ -159,7 +159,7 @@ def _conninfo(address: Secret) -> str:
     except psycopg.Error:
         raise SettingsError(
             "The original's address cannot be read: it has to be a URL such as "
-            "postgresql://user@host/database, with signs like @ / : in a password written as %40 %2F %3A."
+            "postgresql://user@host/database, with @ / : in a password written as %40 %2F %3A."
         ) from None
 
 
