@@ -188,6 +188,33 @@ def test_a_database_that_does_not_answer_is_one_sentence_and_exit_code_1(bare: S
 
 
 @pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        (
+            "postgresql://me:hidden@127.0.0.1:1/bibs",
+            "no server answers at 127.0.0.1, port 1 (connection refused): start it there, or correct",
+        ),
+        (
+            "postgresql://me:hidden@127.0.0.1:1,127.0.0.2:2/bibs",
+            " nor at 127.0.0.",
+        ),
+        (
+            "postgresql://me:hidden@nowhere.invalid/bibs",
+            "the host nowhere.invalid of BIBWIRE_DATABASE_URL cannot be looked up: check the network",
+        ),
+        ("postgresql://me:hidden@/bibs?host=/nowhere", "at the socket /nowhere/.s.PGSQL.5432 (no such file"),
+    ],
+)
+def test_a_database_that_is_not_reached_is_named_with_what_to_do(bare: Shell, url: str, told: str) -> None:
+    ended = bare.run("status", DATABASE_URL=url)
+
+    assert ended.code == 1
+    assert told in ended.told
+    for words in ("hidden", "Is the server running", "Errno", "failed"):
+        assert words not in ended.err
+
+
+@pytest.mark.parametrize(
     "settings", [{"SECRET_KEY": "short"}, {"SECRET_KEY": None, "SECRET_KEY_FILE": "/nowhere"}]
 )
 def test_a_key_that_cannot_be_used_is_found_out_before_a_database_is_made(

@@ -7,6 +7,7 @@ the kind of error (SQLSTATE) and the names of constraint, table and column.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import psycopg
@@ -35,6 +36,16 @@ READ_ONLY: Final = (
 )
 
 
+# What libpq says of a server that was not reached: each address it tried, and the system's reason.
+_TRIED: Final = re.compile(
+    r'connection to server (?:at "(?P<host>[^"]+)"(?: \([^)]*\))?, port (?P<port>\d+)|'
+    r'on socket "(?P<socket>[^"]+)") '
+    r"failed: (?P<reason>Connection refused|Connection timed out|No such file or directory|No route to host"
+    r"|Network is unreachable|Host is down|timeout expired)"
+)
+_UNKNOWN_HOST: Final = re.compile(r"failed to resolve host '([^']+)'")
+
+
 def translated(error: psycopg.Error) -> BibwireError:
     """Return the error of ours that says the same and quotes nothing."""
     if isinstance(error, _COLLISIONS):
@@ -60,7 +71,7 @@ def told(error: psycopg.Error) -> str:
     """Say what an error was, without what it was about."""
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         # Of the connection, the network or the server as a whole: no row is in it.
-        said = error.diag.message_primary or str(error)
+        said = error.diag.message_primary or _unreached(str(error)) or str(error)
         return " ".join(said.split()) or type(error).__name__
     kind = type(error).__name__ if error.sqlstate is None else f"{type(error).__name__} ({error.sqlstate})"
     named = [
@@ -73,3 +84,23 @@ def told(error: psycopg.Error) -> str:
         if name
     ]
     return ", ".join([kind, *named])
+
+
+def _unreached(text: str) -> str | None:
+    """Say in a sentence where no server was reached, why, and what to do; None: one was."""
+    if found := _UNKNOWN_HOST.search(text):
+        return (
+            f"the host {found[1]} of BIBWIRE_DATABASE_URL cannot be looked up: check the network, or correct "
+            "the name"
+        )
+    tried = {
+        f"{each['host']}, port {each['port']}" if each["host"] else f"the socket {each['socket']}": each
+        for each in _TRIED.finditer(text)
+    }
+    if not tried:
+        return None
+    reason = next(iter(tried.values()))["reason"]
+    fix = "start it there"
+    if any(each["host"] for each in tried.values()):
+        fix += ", or correct host and port in BIBWIRE_DATABASE_URL"
+    return f"no server answers at {' nor at '.join(tried)} ({reason[0].lower()}{reason[1:]}): {fix}"
