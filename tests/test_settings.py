@@ -153,6 +153,18 @@ def test_the_file_is_found_in_the_home_too_but_the_working_folder_goes_first(tmp
     assert load_settings().timeout_seconds == 9
 
 
+def test_a_file_that_is_a_folder_or_a_broken_link_is_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "bibwire.toml"
+    file.mkdir()
+    assert refusal(monkeypatch) == f"{file} cannot be read: Is a directory."
+
+    file.rmdir()
+    file.symlink_to(tmp_path / "nowhere.toml")
+    assert refusal(monkeypatch) == f"{file} cannot be read: No such file or directory."
+
+
 def test_a_wrong_value_in_the_file_names_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "bibwire.toml").write_text("timeout_seconds = 'soon'\n")
 

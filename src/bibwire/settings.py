@@ -323,8 +323,8 @@ def load_settings(warn: Callable[[str], None] | None = None) -> Settings:
             found = _meant(name.removeprefix(PREFIX).lower(), value).found
             if found not in (None, pasted.AROUND):
                 (warn or _to_stderr)(f"{name} holds {found}, pasted along and taken out.")
-    for name in _unknown_variables():
-        (warn or _to_stderr)(f"{_short(name)} is no setting of Bibwire{_nearest(name)}; it is ignored.")
+    for name, nearest in unknown_variables():
+        (warn or _to_stderr)(f"{name} is no setting of Bibwire{nearest}; it is ignored.")
     try:
         settings = Settings(**in_file)
     except ValidationError as error:
@@ -377,11 +377,10 @@ def find_file() -> Path | None:
         folders.insert(0, working)
     for folder in folders:
         path = folder / FILE_NAME
-        try:
-            if path.is_file():
-                return path.absolute()
-        except OSError:
-            continue  # not ours to look into: then it is not our file either
+        # Whatever else it is, a folder or a broken link, somebody meant it to be read. One in a folder that
+        # is not ours to look into is not our file either.
+        if os.path.lexists(path):
+            return path.absolute()
     return None
 
 
@@ -552,13 +551,14 @@ def _partner_hint(name: str) -> str:
     return ""
 
 
-def _unknown_variables() -> list[str]:
+def unknown_variables() -> list[tuple[str, str]]:
+    """Return the variables that look like settings and are none, each with ` (did you mean ...?)` or ""."""
     ours = (*_PARTNER_PREFIXES, *_OTHER_PREFIXES)
-    return sorted(
-        name
-        for name in os.environ
+    return [
+        (_short(name), _nearest(name))
+        for name in sorted(os.environ)
         if name.startswith(PREFIX) and name not in _variables() and not name.startswith(ours)
-    )
+    ]
 
 
 def _variables() -> list[str]:

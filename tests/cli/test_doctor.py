@@ -118,6 +118,14 @@ def test_a_list_that_ends_early_is_named(shell: Shell, peak: rsusim.Account, wor
     assert "ended the list" in finding["found"]
 
 
+def test_a_misspelt_variable_is_a_warning_of_the_report(bare: Shell) -> None:
+    ended = bare.run("doctor", "--json", CALS_PER_HOUR="1")
+
+    [found] = [each for each in ended.json["findings"] if each["check"] == "BIBWIRE_CALS_PER_HOUR"]
+    assert found["grade"] == "warn"
+    assert "did you mean BIBWIRE_CALLS_PER_HOUR?" in found["found"]
+
+
 def test_doctor_changes_nothing(shell: Shell, empty_database_url: str) -> None:
     ended = shell.run("doctor", "--json", DATABASE_URL=empty_database_url, SECRET_KEY=None)
 

@@ -79,9 +79,11 @@ def examine(settings: Settings, now: Callable[[], datetime]) -> list[Finding]:
 
 
 def _settings(to: Examination, now: datetime) -> None:
-    from bibwire.settings import find_file
+    from bibwire.settings import find_file, unknown_variables
 
     path = find_file()
+    for name, nearest in unknown_variables():
+        to.add(name, "warn", f"it is no setting of Bibwire{nearest}: it is ignored", "correct or remove it")
     to.add("settings", "ok", f"valid; read from the environment{'' if path is None else f' and {path}'}")
     if path is not None and _others_can_read(path) and b"secret" in path.read_bytes().lower():
         to.add("settings file", "warn", f"{path} holds secrets and others can read it", f"chmod 600 {path}")
