@@ -6,12 +6,15 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 import rsusim
+from bibwire.cli.demo_screen import Screen
+from bibwire.store.reports import Change
 from tests.cli.conftest import Shell
 
 
@@ -90,6 +93,25 @@ def test_a_number_beyond_the_feed_is_an_error_that_names_its_end(
     assert (ended.code, ended.out) == (2, "")
     assert f"The feed of Peak Timing ends at {end}" in ended.told
     assert shell.run("bibs", "--since", str(end)).code == 0
+
+
+def test_the_demonstration_counts_what_happened_to_people_and_not_the_loads(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    at = datetime(2026, 9, 19, 8, tzinfo=UTC)
+    loaded = Change(
+        partner="Peak Timing", seq=1, kind="loaded", race_id=7, race="Harbor Lights", event_id=None,
+        event=None, registration_id=None, first_name=None, last_name=None, bib_from=None, bib_to=None,
+        fields={"participants": 30}, modified_at=None, seen_at=at,
+    )  # fmt: skip
+    given = replace(loaded, seq=2, kind="bib_assigned", registration_id=1, bib_to=101, fields={})
+    screen = Screen()
+
+    for change in (loaded, given, replace(loaded, kind="history_loaded")):
+        screen.change(change)
+
+    assert (screen.changes, screen.bibs) == (1, 1)
+    assert "Harbor Lights" in capsys.readouterr().out
 
 
 def busy_status(shell: Shell, world: rsusim.World, columns: int) -> list[str]:

@@ -264,6 +264,9 @@ def test_lookup_says_who_has_a_bib_and_who_had_it(
     ]
     shown = shell.run("lookup", "9001", "--race", str(race)).out
     assert "given up for 9009" in shown
+    # Who has it now stands in it too.
+    assert "\nHistory" in shown
+    assert "Before" not in shown
     assert "nobody has it now" in shell.run("lookup", "9999", "--race", str(race)).out
 
 

@@ -47,10 +47,11 @@ def bibs(
     json: JsonOption = False,
 ) -> None:
     """
-    Show bib changes, oldest first, at the time RunSignup says they were made.
+    Show bib changes, in the order in which Bibwire saw them, oldest first.
 
-    With --follow --json, one JSON object a line. --json has also when each was seen here. When races
-    are not fresh any more, and when they are again, is said on standard error.
+    The time shown is when RunSignup says that a change was made; --json has also when it was seen here.
+    With --follow --json, one JSON object a line. When races are not fresh any more, and when they are
+    again, is said on standard error.
     """
     from bibwire.cli.session import work
 

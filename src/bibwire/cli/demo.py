@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     import rsusim
+    from bibwire.api.client import CallMade
     from bibwire.cli.demo_screen import Screen
     from bibwire.runtime import Runtime
     from bibwire.settings import Settings
@@ -103,7 +104,9 @@ async def _add_partners(runtime: Runtime, world: rsusim.World, screen: Screen) -
 
     for account in world.accounts.values():
         credential = Credential("key", Secret(account.api_key), Secret(account.api_secret))
-        races = await runtime.check_credential(credential)
+        asked: list[CallMade] = []
+        races = await runtime.check_credential(credential, asked.append)
+        screen.calls += sum(call.sent for call in asked)
         await runtime.partners.add(account.name, credential, calls_per_hour=CALLS_PER_HOUR, verified=True)
         screen.say(f"Partner {account.name} is added: its key sees {counted(len(races), 'race')}.")
 

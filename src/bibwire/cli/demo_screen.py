@@ -56,7 +56,8 @@ class Screen:
 
     def change(self, change: Change) -> None:
         """Show a change; of many alike, such as bibs given to a whole field, the first ones."""
-        self.changes += 1
+        # A first load is no change of anybody's.
+        self.changes += change.registration_id is not None
         self.bibs += change.moves_bib
         kind = "bib" if change.moves_bib else change.kind
         alike = (change.partner, change.race_id, change.event_id, kind)

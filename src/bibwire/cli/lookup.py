@@ -117,7 +117,7 @@ def _show(answer: BibAnswer) -> None:
         why = plain(holder.removed_reason) or "removed"
         out.print(f"  had it when leaving on {moment(holder.removed_at)} ({why}): {_describe(holder)}.")
     if answer.history:
-        shown = table("Before", "when", "what", "who", "event", "seen", "seq", right=("seq",))
+        shown = table("History", "when", "what", "who", "event", "seen", "seq", right=("seq",))
         for move in answer.history:
             cells = (
                 moment(move.modified_at or move.seen_at),
