@@ -21,8 +21,8 @@ def discover(partner: PartnerOption = None, json: JsonOption = False) -> None:
     """
     Read the race lists now, for all partners.
 
-    bibwire run does it by itself twice a day (BIBWIRE_DISCOVERY_TIMES) and hourly for races about to
-    start. New races are loaded by bibwire run at once, or by the next bibwire sync.
+    bibwire run does it by itself: the coming races every 15 minutes, all of them at the times of
+    BIBWIRE_DISCOVERY_TIMES. New races are loaded by bibwire run at once, or by the next bibwire sync.
     """
     from bibwire.cli import failures
     from bibwire.cli.session import work

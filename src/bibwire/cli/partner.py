@@ -43,9 +43,13 @@ KindOption = Annotated[
         "given in place of the secret."
     ),
 ]
+_MAY_MAKE = "Calls the key may make in any hour"
 CallsPerHour = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, max=MOST_CALLS, help="Calls the key may make in any hour (1000)."),
+    typer.Option(metavar="N", min=1, max=MOST_CALLS, help=f"{_MAY_MAKE} (BIBWIRE_CALLS_PER_HOUR)."),
+]
+NewCallsPerHour = Annotated[
+    int | None, typer.Option(metavar="N", min=1, max=MOST_CALLS, help=f"{_MAY_MAKE} (as before).")
 ]
 SecretStdin = Annotated[bool, typer.Option("--secret-stdin", help="Read the secret from standard input.")]
 SecretFile = Annotated[
@@ -145,7 +149,7 @@ def rotate(
     name: Name,
     api_key: ApiKey = None,
     kind: KindOption = "key",
-    calls_per_hour: CallsPerHour = None,
+    calls_per_hour: NewCallsPerHour = None,
     secret_stdin: SecretStdin = False,
     secret_file: SecretFile = None,
     no_check: NoCheck = False,
