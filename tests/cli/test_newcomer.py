@@ -310,8 +310,8 @@ def test_whoever_stops_following_is_told_where_to_go_on(
 
     assert ended.code == 130
     for account in (peak, lakeside):
-        told = re.search(f'--partner "{account.name}" --since ([0-9]+)', ended.told)
-        assert told is not None, ended.told
+        told = re.search(f'--partner "{account.name}" --since ([0-9]+)$', ended.err, re.MULTILINE)
+        assert told is not None, ended.err
         assert int(told[1]) >= seen[account.name]
 
 
