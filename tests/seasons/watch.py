@@ -211,10 +211,12 @@ class Watch:
             truths = self._season.world.truth(name)
         told = self._told(name)
         for race in truths:
+            if race.race_id not in told:
+                continue  # no list that could tell of it was answered
             known = max(self.changed.get((name, race.race_id), 0.0), since)
             unread = now - max(self._answered.get((name, race.race_id), 0.0), known + LISTED_WITHIN)
             if may_be_old(race, now) == 60.0 and may_be_old(race, now - unread) == 60.0 and unread > UNTOLD:
-                assert any(told.get(race.race_id, ())), (
+                assert any(told[race.race_id]), (
                     f"{name}: hot race {race.race_id} was not read for {unread:.0f} s, and nothing says so"
                 )
 
