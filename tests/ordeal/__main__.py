@@ -8,6 +8,7 @@ of it runs in a network namespace of its own, so that its packets can be dropped
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -42,16 +43,17 @@ def plan(seed: int, names: list[str]) -> Iterator[list[str]]:
         yield together
 
 
-def play(ordeal: Ordeal, seed: int, seconds: float, names: list[str], longest: float) -> None:
-    """Play for so many seconds, at least one round; no trouble lasts longer than `longest`."""
+def play(ordeal: Ordeal, seed: int, seconds: float | None, names: list[str], longest: float) -> None:
+    """Play for so many seconds, or each trouble once; none lasts longer than `longest`."""
     ordeal.start()
-    until = time.monotonic() + seconds
+    until = math.inf if seconds is None else time.monotonic() + seconds
     for number, together in enumerate(plan(seed, names)):
         permitted = [name for name in together if name not in ordeal.told.not_permitted]
         # It takes as long as a trouble: the list of who left is read every 20 s.
         compare = number % COMPARED_EVERY == 0 or any(TROUBLES[name].place == "database" for name in together)
         play_together(ordeal, permitted, longest, compare=compare)
-        if time.monotonic() > until:
+        had_their_turn = ordeal.told.happened.total() + len(ordeal.told.not_permitted)
+        if time.monotonic() > until or (seconds is None and had_their_turn >= len(names)):
             break
     ordeal.end()
 
@@ -97,6 +99,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the order of troubles")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long they go on")
+    parser.add_argument("--once", action="store_true", help="instead: until each trouble was there")
     parser.add_argument("--longest", type=float, default=60.0, help="seconds that one lasts at most")
     parser.add_argument("--only", nargs="*", help="names of troubles; all by default")
     chosen = parser.parse_args()
@@ -114,7 +117,8 @@ def main() -> int:
     code = 0
     try:
         with ordeal:
-            play(ordeal, chosen.seed, chosen.minutes * 60, names, chosen.longest)
+            seconds = None if chosen.once else chosen.minutes * 60
+            play(ordeal, chosen.seed, seconds, names, chosen.longest)
     except Exception as error:
         code = 1
         told.say(f"seed {chosen.seed} FAILS: {type(error).__name__}: {error}")

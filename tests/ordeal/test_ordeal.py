@@ -29,7 +29,7 @@ def test_a_short_ordeal_leaves_the_mirror_whole() -> None:
     played = subprocess.run(
         [
             *(sys.executable, "-m", "tests.ordeal"),
-            *("--seed", "1", "--minutes", "0.9", "--longest", "8", "--only", *TROUBLES),
+            *("--seed", "1", "--once", "--longest", "8", "--only", *TROUBLES),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -40,5 +40,5 @@ def test_a_short_ordeal_leaves_the_mirror_whole() -> None:
     assert played.returncode == 0, played.stdout + played.stderr
     summary = re.search(r"(\d+) troubles, ([\d,]+) calls, (\d+) looks", played.stdout)
     assert summary is not None, played.stdout
-    assert int(summary[1]) >= 4
+    assert int(summary[1]) >= 5
     assert int(summary[3]) > 20
