@@ -193,7 +193,7 @@ class People:
         if task.done():
             task.result()
         elif fate == "killed":
-            self._season.kill(machine)
+            await self._season.kill(machine)
         else:
             task.cancel()
             await asyncio.wait({task})

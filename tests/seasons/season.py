@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -49,6 +49,7 @@ OURS: Final = (
     " -c datestyle=ISO -c standard_conforming_strings=on -c idle_in_transaction_session_timeout=0"
 )
 WATCH_SECONDS: Final = 600.0
+NOBODYS_SOCKET: Final = -1
 # In real time, for the server to see that a connection was cut.
 NOTICED_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 1_000_000.0
@@ -133,6 +134,7 @@ class Season:
         self.world = world
         self.server = server
         self.bell = Bell()
+        self.turns = Turns(self.is_blocked)
         self.database_ahead = timedelta()
         self._number_of_workers = workers
         self.workers: list[Worker] = []
@@ -225,10 +227,21 @@ class Season:
             self.workers[at] = Worker(self, at)
             self.workers[at].start()
 
-    def kill(self, machine: Machine) -> None:
+    def quiet(self) -> AbstractAsyncContextManager[None]:
+        """Wait until the database works on nothing: what is done to it is then the same each time."""
+        return self.turns.turn(NOBODYS_SOCKET)
+
+    async def kill(self, machine: Machine) -> None:
         """Kill a machine. The server has noticed when this returns, but where it waits for a lock."""
-        left = {number: pid for number in machine.sockets if (pid := self.backends.get(number)) is not None}
-        machine.kill()
+        async with self.quiet():
+            left = {
+                number: pid for number in machine.sockets if (pid := self.backends.get(number)) is not None
+            }
+            machine.kill()
+            self._noticed(left)
+
+    def _noticed(self, left: dict[int, int]) -> None:
+        """Wait until the server's processes behind connections that were cut are gone."""
         until = time.monotonic() + NOTICED_SECONDS
         while left and self.server.is_up and time.monotonic() < until:
             left = {
@@ -265,18 +278,24 @@ class Season:
         loop = asyncio.get_running_loop()
         maintained = ticked = 0.0
         while True:
-            while (wait := self._next_tick(ticked) - loop.time()) > 0:
+            while True:
+                async with self.quiet():
+                    wait = self._next_tick(ticked) - loop.time()
+                if wait <= 0:
+                    break
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self.bell.heard()
             ticked = loop.time()
-            if not self.server.is_up:
-                continue
-            self._beat()
+            async with self.quiet():
+                if not self.server.is_up:
+                    continue
+                self._beat()
+                left_work = self._somebody_left_work()
             if loop.time() - maintained >= MAINTAIN_SECONDS:
                 maintained = loop.time()
                 await self._queue(MAINTAIN, MAINTAIN)
-            if self._somebody_left_work():
+            if left_work:
                 await self._queue(RESCUE, None)
             await self._queue(PLANNER, PLANNER)
             self.bell.ring()
@@ -354,16 +373,15 @@ def play(world: rsusim.World, server: MovedPostgres, story: Any, *, workers: int
         connected(connection, *arguments, **options)
         season.backends[connection.pgconn.socket] = connection.info.backend_pid
 
-    turns = Turns(season.is_blocked)
     wait = Watched.wait
 
     async def in_turn(connection: Watched, *arguments: Any, **options: Any) -> Any:
-        async with turns.turn(connection.pgconn.socket):
+        async with season.turns.turn(connection.pgconn.socket):
             return await wait(connection, *arguments, **options)
 
     loop.selector.is_blocked = season.is_blocked
-    loop.selector.on_blocked = turns.pass_over
-    loop.selector.let_next = turns.let_next
+    loop.selector.on_blocked = season.turns.pass_over
+    loop.selector.let_next = season.turns.let_next
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Watched, "__init__", note)
         patch.setattr(Watched, "wait", in_turn)

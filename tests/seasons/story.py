@@ -21,6 +21,7 @@ from tests.seasons.watch import Watch
 
 ZONES = ("America/New_York", "America/Chicago", "America/Denver", "Pacific/Honolulu")
 LOOK_SECONDS = 300.0
+LATENCY_SECONDS = 0.4
 
 
 def world_of(seed: int) -> rsusim.World:
@@ -41,6 +42,8 @@ def world_of(seed: int) -> rsusim.World:
             for _ in range(random.randint(2, 12)):
                 world.register(made)
     world.clock.advance(120)
+    # So that calls overlap.
+    world.quirks.set("latency_seconds", LATENCY_SECONDS)
     return world
 
 
@@ -95,7 +98,8 @@ class Story:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self.watch.look()
+            async with self.season.quiet():
+                self.watch.look()
 
     async def _end(self) -> None:
         """Nothing happens any more: a last sync, and the mirror equals the world."""

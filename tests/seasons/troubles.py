@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 import rsusim
+from bibwire.domain.errors import BibwireError
+from bibwire.engine.reconcile import ReconcileRequest
 from tests.seasons.happenings import Happening
 
 if TYPE_CHECKING:
@@ -85,12 +87,13 @@ class Troubles:
             partner=partner,
             times=None,
             retry_after=30 if line.kind == "http_429" else None,
-            seconds=line.seconds if line.kind == "hang" else 20.0,
+            # Slower than that, and who asked is gone before it is answered.
+            seconds=line.seconds if line.kind == "hang" else 12.0,
             rows=ODD_ROWS,
             position=random.choice(("start", "end")),
         )
         world.faults.add(fault)
-        self._watch.something_hung |= line.kind == "hang" or line.kind.startswith("slow")
+        self._watch.something_hung |= line.kind == "hang"
         await asyncio.sleep(line.seconds)
         fault.times = 0
 
@@ -125,6 +128,10 @@ class Troubles:
         world.faults.add(fault)
         with world:
             world.withdraw(name, race)
+        await asyncio.sleep(5)
+        # Somebody wonders, and has all lists compared.
+        with suppress(BibwireError):
+            await self._season.runtime.reconcile(ReconcileRequest(partner=name))
         await asyncio.sleep(line.seconds)
         with world:
             world.grant(name, race)
@@ -137,7 +144,7 @@ class Troubles:
         worker = self._season.workers[line.a % len(self._season.workers)]
         if worker.machine.dead:
             return
-        self._season.kill(worker.machine)
+        await self._season.kill(worker.machine)
         await asyncio.sleep(min(line.seconds, 60))
         self._season.start_worker_again(worker)
 
@@ -169,14 +176,16 @@ class Troubles:
     async def _crash_database(self, line: Happening) -> None:
         if not self._season.server.is_up:
             return
-        self._season.server.kill()
+        async with self._season.quiet():
+            self._season.server.kill()
         await asyncio.sleep(min(line.seconds, 120))
         self._start_database()
 
     async def _restart_database(self, line: Happening) -> None:
         if not self._season.server.is_up:
             return
-        self._season.server.stop()
+        async with self._season.quiet():
+            self._season.server.stop()
         await asyncio.sleep(3)
         self._start_database()
 
@@ -185,10 +194,12 @@ class Troubles:
         server = self._season.server
         if not server.is_up:
             return
-        server.keep()
+        async with self._season.quiet():
+            server.keep()
         await asyncio.sleep(LOST_SECONDS)
-        server.kill()
-        server.take_back()
+        async with self._season.quiet():
+            server.kill()
+            server.take_back()
         # What the feed told in that moment is told anew, under the same numbers or others.
         self._watch.read_feeds_again()
         await asyncio.sleep(min(line.seconds, 30))
@@ -200,12 +211,13 @@ class Troubles:
         self._season.sessions_ended()
 
     async def _end_sessions(self, line: Happening) -> None:
-        if self._season.server.is_up:
-            self._season.rows(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-            self._season.sessions_ended()
+        async with self._season.quiet():
+            if self._season.server.is_up:
+                self._season.rows(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+                self._season.sessions_ended()
 
     async def _time_outs(self, line: Happening) -> None:
         """A DBA sets values for all new sessions, and ends the old ones."""
@@ -223,19 +235,28 @@ class Troubles:
         )
 
     async def _dba_lock(self, line: Happening) -> None:
-        """Somebody holds all registrations for a while."""
+        """Somebody holds all registrations for a while, or until the database goes away."""
         if not self._season.server.is_up:
             return
-        with psycopg.connect(self._season.server.conninfo("played")) as dba:
-            while True:
-                # To wait for it here would be to wait for those who wait for us.
-                with suppress(psycopg.errors.LockNotAvailable), dba.transaction():
+        try:
+            with psycopg.connect(self._season.server.conninfo("played")) as dba:
+                await self._lock(dba)
+                await asyncio.sleep(min(line.seconds, LONGEST_LOCK_SECONDS))
+        except psycopg.OperationalError:
+            return
+        finally:
+            self._watch.is_locked = False
+
+    async def _lock(self, dba: psycopg.Connection) -> None:
+        while not self._watch.is_locked:
+            # To wait for it here would be to wait for those who wait for us.
+            async with self._season.quiet():
+                try:
                     dba.execute("LOCK TABLE bibwire.participants IN ACCESS EXCLUSIVE MODE NOWAIT")
                     self._watch.is_locked = True
-                    await asyncio.sleep(min(line.seconds, LONGEST_LOCK_SECONDS))
-                    self._watch.is_locked = False
-                    return
-                await asyncio.sleep(0.01)
+                except psycopg.errors.LockNotAvailable:
+                    dba.rollback()
+            await asyncio.sleep(0.01)
 
     async def _database_clock(self, line: Happening) -> None:
         self._season.database_ahead = timedelta(seconds=Random(line.b).choice((-400, 90, 600)))
@@ -245,5 +266,6 @@ class Troubles:
     async def _whenever_up(self, do: Callable[[psycopg.Connection], object]) -> None:
         while not self._season.server.is_up:
             await self._season.bell.heard()
-        with psycopg.connect(self._season.server.conninfo("postgres"), autocommit=True) as dba:
-            do(dba)
+        async with self._season.quiet():
+            with psycopg.connect(self._season.server.conninfo("postgres"), autocommit=True) as dba:
+                do(dba)

@@ -25,6 +25,16 @@ HOT_AFTER: Final = HOUR
 LISTED_WITHIN: Final = 960.0
 # A poll begins with a look of the schedule, every five seconds, and takes its turn.
 SLACK: Final = 15.0
+# Answers that bring what was asked for, sooner or later, and more besides.
+READ_ALL_THE_SAME: Final = (
+    None,
+    "quirk",
+    "duplicate_rows",
+    "hostile_rows",
+    "slow",
+    "slow_after_reading",
+    "slow_body",
+)
 # Two polls, and what `status` allows them.
 UNTOLD: Final = 240.0
 # Of a partner's calls, so much may be planned with for certain.
@@ -112,6 +122,7 @@ class Watch:
             assert_no_cursor_is_ahead(rows, season.world)
             for name in self.partners:
                 self._never_fresher_than_true(name)
+                self._nobody_is_taken_for_gone(name)
             for name, (since, _) in self.partners.items():
                 if name not in self.partners_paused:
                     self._what_fails_is_told(name, since, now)
@@ -129,7 +140,7 @@ class Watch:
             if info.endpoint == "participants":
                 key = (account, info.race_id or 0)
                 self._polls.setdefault(key, []).append(info.at)
-                if info.status == 200 and info.fault is None:
+                if info.status == 200 and info.fault in READ_ALL_THE_SAME:
                     self._answered[key] = info.at
         self._logged = len(requests)
 
@@ -191,6 +202,23 @@ class Watch:
                     assert (found["event_id"], found["bib_num"]) == (person.event_id, person.bib_num), (
                         f"{where} has bib {person.bib_num} in event {person.event_id}: {found}"
                     )
+
+    def _nobody_is_taken_for_gone(self, name: str) -> None:
+        """Who is on the list, as RunSignup has it, was not marked as absent: whoever may see the list now."""
+        world = self._season.world
+        absent = self._season.rows(
+            "SELECT q.registration_id FROM bibwire.participants AS q JOIN bibwire.partners AS p"
+            " USING (partner_id) WHERE p.name = %(name)s AND q.removed_reason = 'absent'",
+            name=name,
+        )
+        for row in absent:
+            found = world.registrations.get(row["registration_id"])
+            assert found is not None, f"{name}: {row} is nobody"
+            event = world.events[found.head.event_id]
+            is_there = event.published and not world.races[event.race_id].removed
+            assert not (is_there and found.head.status == "active"), (
+                f"{name}: {row['registration_id']} of race {event.race_id} is marked as absent, and is not"
+            )
 
     def _told(self, name: str) -> dict[int, tuple[bool, bool]]:
         """Return of each race whether status and the alarms say that it is late, and that it fails."""
