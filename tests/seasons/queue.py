@@ -16,6 +16,7 @@ import structlog
 from bibwire.domain.errors import BibwireError
 from bibwire.store.database import Database, statements
 from bibwire.store.jobs import RESCUE, Jobs, Periodic, Task
+from bibwire.store.jobs_engine import is_cut_off
 
 FETCH: Final = (
     "SELECT id, task_name, args FROM bibwire_jobs.procrastinate_fetch_job_v2(%(queues)s, %(worker_id)s)"
@@ -133,7 +134,7 @@ class SeasonJobs(Jobs):
             settled = "give_back"
         except BibwireError as error:
             log.warning("job failed", action="job", task=name, error=str(error))
-            settled = "fail"
+            settled = "give_back" if is_cut_off(error) else "fail"
         except Exception as error:
             log.error("job failed", action="job", task=name, exc_info=error)
             settled = "fail"

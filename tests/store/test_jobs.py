@@ -357,6 +357,30 @@ def test_what_failed_is_seen_and_done_again_until_it_succeeds(
     assert tries[2] - tries[1] >= 2
 
 
+def test_what_the_database_cut_off_is_done_again_without_a_pause(
+    database_url: str, observer: Observer
+) -> None:
+    """As after a restart in the middle of a poll: hot races cannot wait for what follows a failure."""
+    tries = 0
+
+    async def sweep(_: dict[str, Any], __: asyncio.Event) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise DatabaseUnavailable("PostgreSQL was started again")
+
+    async def run() -> None:
+        async with open_database(database_url) as db:
+            jobs = Jobs(db, **{**FAST, "first_pause_seconds": 1000.0})  # type: ignore[arg-type]
+            async with working(jobs, {"sweep": sweep}):
+                async with db.transaction() as connection:
+                    await jobs.defer(connection, "sweep", {}, lock="7", queueing_lock="7")
+                await until(lambda: _empty(jobs))
+
+    asyncio.run(run())
+    assert tries == 2
+
+
 def test_what_failed_gives_way_to_the_same_work_queued_later(database_url: str, observer: Observer) -> None:
     async def use(db: Database, jobs: Jobs) -> None:
         for _ in range(2):

@@ -33,7 +33,7 @@ from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from bibwire.domain.errors import BibwireError, DatabaseUnavailable
+from bibwire.domain.errors import BibwireError, DatabaseDenied, DatabaseUnavailable
 from bibwire.store import connections
 from bibwire.store.database import Connection, connect, statements
 from bibwire.store.watched import Pool
@@ -60,6 +60,14 @@ Run = Callable[[dict[str, Any], asyncio.Event], Awaitable[None]]
 
 class TakenForDead(Exception):
     """This worker stood still for so long that others may have taken its jobs over."""
+
+
+# A job that the database cut off is done again at once so many times, and then as one that failed.
+CUT_OFF_AT_MOST: Final = 3
+
+
+class JobCutOff(Exception):
+    """The database went away, or another one took its place: nothing is wrong with the job."""
 
 
 class JobFailed(Exception):
@@ -240,9 +248,14 @@ class _Manager(JobManager):
         return await self._engine.execute_query_all_async(statements("jobs")[name], **values)
 
 
-class _GiveBackWhenStopped(BaseRetryStrategy):
+class _GiveBackWhenCutOff(BaseRetryStrategy):
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
-        return RetryDecision() if isinstance(exception, asyncio.CancelledError) else None
+        return RetryDecision() if isinstance(exception, asyncio.CancelledError | JobCutOff) else None
+
+
+def is_cut_off(error: BibwireError) -> bool:
+    """Say whether a job failed for the database's sake alone, and waiting helps."""
+    return isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseDenied)
 
 
 def _first_error(*tasks: asyncio.Task[Any]) -> BaseException | None:
@@ -391,7 +404,7 @@ class WorkerRun:
         app = procrastinate.App(connector=self._connector)
         app.job_manager = self._manager
         made = {
-            name: app.task(name=name, queue=name, pass_context=True, retry=_GiveBackWhenStopped())(
+            name: app.task(name=name, queue=name, pass_context=True, retry=_GiveBackWhenCutOff())(
                 self._wrapped(name, run)
             )
             for name, run in tasks.items()
@@ -424,6 +437,8 @@ class WorkerRun:
                 is_known = isinstance(error, DatabaseUnavailable) and (self._told or self.stopping.is_set())
                 self._told = self._told or isinstance(error, DatabaseUnavailable)
                 (log.info if is_known else log.warning)("job failed", error=str(error), **told)
+                if is_cut_off(error) and context.job.attempts < CUT_OFF_AT_MOST:
+                    raise JobCutOff from None
                 raise JobFailed from None
             except Exception as error:
                 log.error("job failed", exc_info=error, **told)
