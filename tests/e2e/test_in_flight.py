@@ -58,5 +58,9 @@ def test_no_more_than_two_are_in_flight(blow: str, database_url: str) -> None:
                         first.send_signal(signal.SIGINT)
         said = [child.communicate(timeout=PATIENCE_SECONDS)[0] for child in (first, *others)]
 
-        assert said[1:] == ["", ""]
+        # With its session a process loses its right to the race it reads, which another one reads then.
+        lines = "".join(said[1:]).splitlines()
+        if blow == "sessions ended":
+            lines = [line for line in lines if not line.endswith("was taken over by another process.")]
+        assert lines == []
         assert world.log.highest_in_flight == 2

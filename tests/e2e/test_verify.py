@@ -25,6 +25,7 @@ from bibwire.domain.verify import Check, Verdict
 from bibwire.engine.backfill_reports import BackfillRequest
 from bibwire.engine.nightly import Nightly
 from bibwire.engine.planner import VERIFY, Planner
+from bibwire.engine.reconcile import ReconcileRequest
 from bibwire.engine.reports import SyncRequest
 from bibwire.engine.verify import VerifyReport, VerifyRequest
 from bibwire.store.database import Connection
@@ -417,25 +418,44 @@ def test_calls_of_others_meanwhile_do_not_disturb_the_accounting(scene: Scene) -
     assert failed(scene.verify()) == set()
 
 
-@pytest.mark.parametrize("is_told", [True, False])
-def test_more_calls_counted_than_sent_are_explained_only_by_another_run(scene: Scene, is_told: bool) -> None:
-    if is_told:
-        scene.write(
-            "INSERT INTO bibwire.sync_history (partner_id, race_id, kind, started_at) "
-            "VALUES (%(p)s, %(r)s, 'reconcile', %(at)s)",
-            p=scene.partner.partner_id,
-            r=scene.race,
-            at=scene.world.now,
-        )
-
-    def reconcile(info: rsusim.RequestInfo) -> None:
+def test_calls_counted_as_ours_and_made_by_nobody_fail(scene: Scene) -> None:
+    def spend(info: rsusim.RequestInfo) -> None:
         scene.write("UPDATE bibwire.call_minutes SET calls = calls + 1, reconcile = reconcile + 1")
 
-    scene.world.before_answer(reconcile)
+    scene.world.before_answer(spend)
 
-    report = scene.verify()
+    assert failed(scene.verify()) == {"budget"}
 
-    assert failed(report) == (set() if is_told else {"budget"})
+
+@pytest.mark.parametrize("still_at_its_list", [True, False])
+def test_a_reconciliation_meanwhile_explains_more_calls(scene: Scene, still_at_its_list: bool) -> None:
+    runtime = scene.house.runtime
+
+    async def both() -> VerifyReport:
+        loop, under_way = asyncio.get_running_loop(), asyncio.Event()
+
+        def begin(info: rsusim.RequestInfo) -> None:
+            if info.endpoint == "removed-participants" or not still_at_its_list:
+                loop.call_soon_threadsafe(under_way.set)
+
+        async def reconcile() -> None:
+            await under_way.wait()
+            if still_at_its_list:
+                scene.world.faults.add(rsusim.Fault(path="races", kind="slow", seconds=4.0))
+            assert (await runtime.reconcile(ReconcileRequest())).errors == []
+
+        scene.world.before_answer(begin)
+        chosen = await runtime.engine.chosen(None)
+        meanwhile = asyncio.create_task(reconcile())
+        report = await runtime.verifier.verify(chosen, VerifyRequest(seed=1))
+        assert not (still_at_its_list and meanwhile.done())
+        await meanwhile
+        return report
+
+    report = scene.house.run(both())
+
+    assert failed(report) == set()
+    assert the(report, "budget").seen.endswith("went on meanwhile")
 
 
 def test_a_stale_race_fails_once_a_scheduler_has_run(scene: Scene) -> None:

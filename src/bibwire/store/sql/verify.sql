@@ -148,14 +148,14 @@ WHERE credential_id = %(credential_id)s
   AND minute >= %(since)s;
 
 -- name: others_reconciling
--- Whether another run whose calls are counted as ours are, a verification or a reconciliation of the
--- partner, was going on at any time since ours began; one that never ended, for its process died,
--- counts for an hour.
+-- Whether another run whose calls may be counted as ours are, a verification or a reconciliation of the
+-- partner or its list of races (which a reconciliation reads too), was going on at any time since ours
+-- began; one that never ended, for its process died, counts for an hour.
 SELECT EXISTS (
     SELECT
     FROM bibwire.sync_history AS h
     WHERE h.partner_id = %(partner_id)s
-      AND h.kind IN ('verify', 'reconcile')
+      AND h.kind IN ('verify', 'reconcile', 'discovery')
       AND h.run_id <> %(run_id)s
       AND (
           h.finished_at >= %(began_at)s
