@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import signal
@@ -119,6 +120,16 @@ def test_help_shows_an_example_and_no_types_of_python(bare: Shell) -> None:
         assert examples[0] in shown, name
         for sign in ("<bool>", "<int", "<str>", "<float", "x<=", "x>="):
             assert sign not in shown, name
+
+
+def test_help_breaks_a_line_only_where_the_next_word_has_no_room(bare: Shell) -> None:
+    bare.environment["COLUMNS"] = "80"
+    for name in EXAMPLES:
+        shown = bare.run(*name.split(), "--help").out
+        lines = [line.strip() for line in shown.partition("Usage:")[2].partition("╭─")[0].splitlines()]
+        for line, after in itertools.pairwise(lines):
+            if line and after:
+                assert len(f"{line} {after.split()[0]}") > 78, (name, line)
 
 
 @pytest.mark.parametrize(

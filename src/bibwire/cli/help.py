@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import typer
@@ -91,6 +92,12 @@ def teach(app: typer.Typer, group: str = "") -> None:
     for info in app.registered_commands:
         name = info.name or getattr(info.callback, "__name__", "")
         info.cls = Command
+        info.help = _unwrapped(inspect.getdoc(info.callback) or "")
         if examples := EXAMPLES.get(f"{group} {name}".strip()):
             title = "Examples:" if len(examples) > 1 else "Example:"
             info.epilog = "\n".join((title, *examples))
+
+
+def _unwrapped(text: str) -> str:
+    """Return a docstring with a paragraph a line: a terminal breaks lines where its own width says."""
+    return "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in text.split("\n\n"))
