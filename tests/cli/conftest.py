@@ -105,6 +105,21 @@ class Shell:
         self.check_secrets(out, err)
         return Ended(process.returncode, out, err)
 
+    def start_on_screen(self, *arguments: str) -> tuple[subprocess.Popen[bytes], int]:
+        """Start what draws a screen, in a session without a terminal of its own; back: its terminal's end."""
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [BIBWIRE, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=subprocess.DEVNULL,
+            cwd=self.folder,
+            env=self.environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
+            start_new_session=True,
+        )
+        os.close(theirs)
+        return process, ours
+
     def on_terminal(
         self, *arguments: str, answers: Sequence[tuple[str, str]] = (), columns: int = 150
     ) -> tuple[int, str]:

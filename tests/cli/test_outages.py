@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -109,18 +108,8 @@ class Watching:
     """`status --watch` on a terminal of its own."""
 
     def __init__(self, shell: Shell) -> None:
-        self._ours, theirs = pty.openpty()
+        self.process, self._ours = shell.start_on_screen("status", "--watch")
         self._shown = b""
-        self.process = subprocess.Popen(
-            [BIBWIRE, "status", "--watch"],
-            cwd=shell.folder,
-            env=shell.environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        os.close(theirs)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:

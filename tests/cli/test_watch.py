@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import subprocess
 from datetime import datetime, timedelta
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 import rsusim
 from bibwire.cli.freshness import Watch
 from bibwire.domain.errors import DatabaseUnavailable
-from tests.cli.conftest import BIBWIRE, Shell
+from tests.cli.conftest import Shell
 from tests.conftest import NOON
 from tests.waiting import PATIENCE_SECONDS
 
@@ -106,17 +104,7 @@ def test_what_fails_comes_first_and_the_races_are_turned_over_by_keys(many: Shel
 
 def test_it_ends_with_its_terminal(shell: Shell, peak: rsusim.Account) -> None:
     """Also where no signal says so: in a session that has no terminal of its own."""
-    ours, theirs = pty.openpty()
-    watching = subprocess.Popen(
-        [BIBWIRE, "status", "--watch"],
-        cwd=shell.folder,
-        env=shell.environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    os.close(theirs)
+    watching, ours = shell.start_on_screen("status", "--watch")
     shown = b""
     try:
         while b"page 1" not in shown:

@@ -74,20 +74,22 @@ def trouble(
 # Processes
 
 
-@trouble("run killed", (1, 6), "processes")
-def kill_run(ordeal: Ordeal) -> Going:
+def _kill(ordeal: Ordeal, *names: str) -> Going:
     ordeal.note_kill()
-    ordeal.crew.kill(RUN)
+    for name in names:
+        ordeal.crew.kill(name)
     ordeal.note_kill()
     yield
+
+
+@trouble("run killed", (1, 6), "processes")
+def kill_run(ordeal: Ordeal) -> Going:
+    return _kill(ordeal, RUN)
 
 
 @trouble("worker killed", (1, 6), "processes")
 def kill_worker(ordeal: Ordeal) -> Going:
-    ordeal.note_kill()
-    ordeal.crew.kill(WORKER)
-    ordeal.note_kill()
-    yield
+    return _kill(ordeal, WORKER)
 
 
 @trouble("worker of run killed", (1, 6), "processes")
@@ -103,11 +105,7 @@ def kill_child(ordeal: Ordeal) -> Going:
 
 @trouble("all killed", (1, 6), "processes")
 def kill_all(ordeal: Ordeal) -> Going:
-    ordeal.note_kill()
-    for name in (RUN, WORKER):
-        ordeal.crew.kill(name)
-    ordeal.note_kill()
-    yield
+    return _kill(ordeal, RUN, WORKER)
 
 
 @trouble("process frozen", (5, 40), "processes")

@@ -332,6 +332,24 @@ def test_two_kinds_of_work_with_one_lock_run_one_after_the_other(
     assert order == [(job, what) for job in ("sweep", "reconcile", "next") for what in ("begin", "end")]
 
 
+async def _work_off(
+    database_url: str,
+    sweep: Callable[[dict[str, Any], asyncio.Event], Coroutine[Any, Any, None]],
+    *,
+    first_pause_seconds: float,
+    wait_for: Callable[[Jobs], Coroutine[Any, Any, bool]] | None = None,
+) -> None:
+    """Have one job done until the queue is empty; before that `wait_for` has to hold once."""
+    async with open_database(database_url) as db:
+        jobs = Jobs(db, **{**FAST, "first_pause_seconds": first_pause_seconds})  # type: ignore[arg-type]
+        async with working(jobs, {"sweep": sweep}):
+            async with db.transaction() as connection:
+                await jobs.defer(connection, "sweep", {}, lock="7", queueing_lock="7")
+            if wait_for is not None:
+                await until(lambda: wait_for(jobs))
+            await until(lambda: _empty(jobs))
+
+
 def test_what_failed_is_seen_and_done_again_until_it_succeeds(
     database_url: str, observer: Observer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -342,16 +360,7 @@ def test_what_failed_is_seen_and_done_again_until_it_succeeds(
         if len(tries) < 3:
             raise ValueError("on purpose")
 
-    async def run() -> None:
-        async with open_database(database_url) as db:
-            jobs = Jobs(db, **{**FAST, "first_pause_seconds": 1.0})  # type: ignore[arg-type]
-            async with working(jobs, {"sweep": sweep}):
-                async with db.transaction() as connection:
-                    await jobs.defer(connection, "sweep", {}, lock="7", queueing_lock="7")
-                await until(lambda: _failed(jobs))
-                await until(lambda: _empty(jobs))
-
-    asyncio.run(run())
+    asyncio.run(_work_off(database_url, sweep, first_pause_seconds=1.0, wait_for=_failed))
     assert len(tries) == 3
     assert tries[1] - tries[0] >= 1
     assert tries[2] - tries[1] >= 2
@@ -369,15 +378,7 @@ def test_what_the_database_cut_off_is_done_again_without_a_pause(
         if tries == 1:
             raise DatabaseUnavailable("PostgreSQL was started again")
 
-    async def run() -> None:
-        async with open_database(database_url) as db:
-            jobs = Jobs(db, **{**FAST, "first_pause_seconds": 1000.0})  # type: ignore[arg-type]
-            async with working(jobs, {"sweep": sweep}):
-                async with db.transaction() as connection:
-                    await jobs.defer(connection, "sweep", {}, lock="7", queueing_lock="7")
-                await until(lambda: _empty(jobs))
-
-    asyncio.run(run())
+    asyncio.run(_work_off(database_url, sweep, first_pause_seconds=1000.0))
     assert tries == 2
 
 
