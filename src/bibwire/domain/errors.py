@@ -17,6 +17,7 @@ Every error of Bibwire, grouped by what its catcher does.
     │   ├── KeyRefused              error 6 or 13
     │   ├── CredentialSealed        what is stored was encrypted with another key: nothing was asked
     │   └── CallerRefused           error 17: the caller registration; concerns every partner
+    ├── PartnerRemoved              the partner was removed while work went on for it
     ├── ScopeStopped                this race cannot be read; the others go on
     │   ├── AccessLost              error 7
     │   ├── RaceGone                error 201
@@ -120,6 +121,13 @@ class CredentialSealed(PartnerStopped):
 
 class CallerRefused(PartnerStopped):
     """The vendor does not accept the caller registration (error 17)."""
+
+
+class PartnerRemoved(BibwireError):
+    """The partner was removed while work went on for it: nothing is left to be done."""
+
+    def __init__(self) -> None:
+        super().__init__("The partner was removed meanwhile.")
 
 
 class ScopeStopped(BibwireError):

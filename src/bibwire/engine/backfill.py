@@ -32,6 +32,7 @@ from bibwire.domain.errors import (
     CallerRefused,
     DatabaseUnavailable,
     KeyRefused,
+    PartnerRemoved,
     PartnerStopped,
     ScopeBusy,
     SettingsError,
@@ -49,7 +50,7 @@ from bibwire.engine.sweeper import Sweeper
 from bibwire.engine.teams import PastTeams
 from bibwire.store import backfills, catalog, runs, schedule, teams
 from bibwire.store.catalog import Scope
-from bibwire.store.database import Database
+from bibwire.store.database import Database, of_partner
 from bibwire.store.leases import Lease
 from bibwire.store.loader import Outcome
 from bibwire.store.partners import Partner, Partners
@@ -219,7 +220,7 @@ class Backfill:
         """Find out which races a partner has."""
         run.count()
         partner_id, now = job.partner.partner_id, self._clock.now()
-        [[listed_at]] = await catalog.run(self._db, "race_list_at", partner_id)
+        [listed_at] = of_partner(await catalog.run(self._db, "race_list_at", partner_id))
         if listed_at is None or now - listed_at >= LIST_IS_OLD:
             await self._patiently(
                 run,
@@ -230,7 +231,7 @@ class Backfill:
         rows = await catalog.run(self._db, "listed_races", partner_id, race_id=run.request.race_id)
         job.races = [row[0] for row in rows]
         await backfills.open_races(self._db, partner_id, job.races, now=now)
-        [[job.trusted]] = await catalog.run(self._db, "trusted_length", partner_id)
+        [job.trusted] = of_partner(await catalog.run(self._db, "trusted_length", partner_id))
         run.progress.races += len(job.races)
         run.tell()
 
@@ -240,7 +241,7 @@ class Backfill:
         for race_id in job.races[:LOOKED_AT_AHEAD]:
             try:
                 await run.patiently(partial(self._look_at, run, job, race_id))
-            except (DatabaseUnavailable, PartnerStopped):
+            except (DatabaseUnavailable, PartnerStopped, PartnerRemoved):
                 raise
             except BibwireError:
                 continue  # the same will be said when the race is loaded
@@ -251,7 +252,7 @@ class Backfill:
         if race_id in job.known:
             return
         partner_id, request = job.partner.partner_id, run.request
-        [[years_read]] = await backfills.run(self._db, "years_read", partner_id, race_id)
+        [years_read] = of_partner(await backfills.run(self._db, "years_read", partner_id, race_id))
         if not years_read:
             await self._patiently(
                 run, job.partner, lambda client: self._read_years(client, partner_id, race_id)
@@ -346,14 +347,14 @@ class Backfill:
         Load one race; return why that failed.
 
         Raises:
-            PartnerStopped, DatabaseUnavailable: It concerns more than this race.
+            PartnerStopped, PartnerRemoved, DatabaseUnavailable: It concerns more than this race.
         """
         try:
             await self._look_at(run, job, race_id)
             known = job.known[race_id]
             if known is not None and (known.left or known.teams):
                 await self._load_known(run, job, known, again=again)
-        except (PartnerStopped, DatabaseUnavailable):
+        except (PartnerStopped, PartnerRemoved, DatabaseUnavailable):
             raise
         except BibwireError as caught:
             error = caught

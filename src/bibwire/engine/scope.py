@@ -47,7 +47,7 @@ from bibwire.engine.discovery import discover
 from bibwire.engine.reading import READING
 from bibwire.store import catalog, doubts, feed, leases, loader, quarantine, streams
 from bibwire.store.catalog import Scope
-from bibwire.store.database import Connection, Database
+from bibwire.store.database import Connection, Database, of_partner
 from bibwire.store.leases import Lease
 from bibwire.store.loader import Outcome, Target
 
@@ -148,8 +148,8 @@ class ScopeSync:
         now = self._clock.now()
         full_since: datetime | None = None
         if full:
-            [[full_since]] = await streams.run(
-                self._db, "begin_full", *self._key, now=now, resume_after=now - RESUME_FULL
+            [full_since] = of_partner(
+                await streams.run(self._db, "begin_full", *self._key, now=now, resume_after=now - RESUME_FULL)
             )
         self._trusted, self._pages_proven = state.trusted_length, state.pages_proven
         self._longest_page = state.longest_page

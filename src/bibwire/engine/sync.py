@@ -43,7 +43,7 @@ from bibwire.engine.reports import SyncError, SyncProgress, SyncReport, SyncRequ
 from bibwire.engine.sweeper import Sweeper
 from bibwire.store import catalog, clocks, runs, streams
 from bibwire.store.catalog import Scope
-from bibwire.store.database import Database
+from bibwire.store.database import Database, of_partner
 from bibwire.store.partners import Partner, Partners
 
 SCOPES_AT_ONCE = 3
@@ -279,7 +279,7 @@ class SyncEngine:
     async def _begin_full(self, run: _Run, partner: Partner, scopes: Sequence[Scope]) -> dict[int, datetime]:
         """Begin a full sync, or go on with one; return when each race was listed in it already."""
         now = self._clock.now()
-        [[since]] = await catalog.run(self._db, "full_sync_since", partner.partner_id)
+        [since] = of_partner(await catalog.run(self._db, "full_sync_since", partner.partner_id))
         if since is None or elapsed(since, now) > RESUME_FULL:
             await catalog.run(self._db, "begin_full", partner.partner_id, now=now)
             return {}

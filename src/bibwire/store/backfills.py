@@ -14,7 +14,7 @@ import msgspec
 
 from bibwire.domain.backfill import PastRace, Position, Progressed
 from bibwire.store import feed
-from bibwire.store.database import Connection, Database, statements
+from bibwire.store.database import Connection, Database, of_partner, statements
 from bibwire.store.loader import Target
 
 _encode = msgspec.json.Encoder().encode
@@ -27,8 +27,8 @@ async def open_races(db: Database, partner_id: int, race_ids: Collection[int], *
 
 async def want(db: Database, race: PastRace, *, now: datetime) -> Progressed:
     """Note what of a race is to be loaded; return how far it is."""
-    [row] = await run(db, "want", race.partner_id, race.race_id, event_ids=sorted(race.past), now=now)
-    return _progressed(*row)
+    values = {"event_ids": sorted(race.past), "now": now}
+    return _progressed(*of_partner(await run(db, "want", race.partner_id, race.race_id, **values)))
 
 
 async def want_nothing(db: Database, partner_id: int, race_id: int, *, now: datetime) -> None:
@@ -38,8 +38,7 @@ async def want_nothing(db: Database, partner_id: int, race_id: int, *, now: date
 
 async def state(db: Database, partner_id: int, race_id: int) -> Progressed:
     """Return how far the backfill of a race is."""
-    [row] = await run(db, "state", partner_id, race_id)
-    return _progressed(*row)
+    return _progressed(*of_partner(await run(db, "state", partner_id, race_id)))
 
 
 async def save_counts(db: Database, partner_id: int, race_id: int, counts: Mapping[int, int]) -> None:

@@ -7,7 +7,7 @@ that what was stored compares equal to what was sent.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -21,7 +21,7 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import PoolTimeout
 
 from bibwire.clock import DatabaseClock
-from bibwire.domain.errors import DatabaseUnavailable
+from bibwire.domain.errors import DatabaseUnavailable, PartnerRemoved
 from bibwire.store import connections as sessions
 from bibwire.store.refusals import translated
 from bibwire.store.statements import statements
@@ -156,6 +156,19 @@ async def fetch(db: Database | Connection, statement: LiteralString, **values: A
     if isinstance(db, Database):
         return await db.fetch(statement, **values)
     return await (await db.execute(statement, values)).fetchall()
+
+
+def of_partner(rows: Sequence[TupleRow]) -> TupleRow:
+    """
+    Return the one row of a partner, or of something that is there as long as its partner is.
+
+    Raises:
+        PartnerRemoved: There is none any more.
+    """
+    if not rows:
+        raise PartnerRemoved
+    [row] = rows
+    return row
 
 
 async def connect(conninfo: str, *, autocommit: bool = True, name: str = "bibwire session") -> Watched:

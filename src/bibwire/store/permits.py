@@ -27,7 +27,13 @@ from psycopg.rows import TupleRow
 from bibwire.clock import Clock
 from bibwire.domain import budget as rules
 from bibwire.domain.budget import Budget, CallerStanding, Spent, Standing, Urgency
-from bibwire.domain.errors import BibwireError, Blocked, DatabaseUnavailable, VendorUnreachable
+from bibwire.domain.errors import (
+    BibwireError,
+    Blocked,
+    DatabaseUnavailable,
+    PartnerRemoved,
+    VendorUnreachable,
+)
 from bibwire.domain.secrets import NOBODY, Secret
 from bibwire.store import call_stats
 from bibwire.store.call_stats import prune
@@ -299,7 +305,7 @@ class Permits:
         now = None if self._now is None else self._now()
         found = await budgets(self._db, [self._credential_id], caller=self._caller, now=now)
         if self._credential_id not in found:
-            raise _removed()
+            raise PartnerRemoved
         return rules.room(found[self._credential_id], urgency or self._urgency)
 
     async def _spend(self) -> _Answer:
@@ -385,11 +391,11 @@ async def budget_of_partner(
     Return the budget of a partner's credential; arguments as of `budgets`.
 
     Raises:
-        BibwireError: The partner was removed.
+        PartnerRemoved: The partner was removed.
     """
     rows = await _rows(db, credential_ids=[], partner_id=partner_id, caller=caller, now=now)
     if not rows:
-        raise _removed()
+        raise PartnerRemoved
     return _budget_of(rows[0])
 
 
@@ -400,11 +406,11 @@ async def used_up_until(
     Return when each class has room again for which the hour's calls are used up; pauses are not looked at.
 
     Raises:
-        BibwireError: The partner was removed.
+        PartnerRemoved: The partner was removed.
     """
     rows = await _rows(db, credential_ids=[], partner_id=partner_id, caller=NOBODY, now=now)
     if not rows:
-        raise _removed()
+        raise PartnerRemoved
     standing, at = _standing_in(rows[0])
     found: dict[Urgency, datetime] = {}
     for urgency in Urgency:
@@ -488,13 +494,9 @@ async def _one(connection: Connection, name: str, values: dict[str, Any]) -> Tup
 
 def _standing_of(row: TupleRow | None) -> tuple[Standing, datetime, str | None]:
     if row is None:
-        raise _removed()
+        raise PartnerRemoved
     *standing, reason, at = row
     return Standing(*standing).at(at), at, reason
-
-
-def _removed() -> BibwireError:
-    return BibwireError("The partner was removed meanwhile.")
 
 
 def _blocked(answer: _Answer) -> Blocked:

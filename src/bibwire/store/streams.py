@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from bibwire.domain.errors import BibwireError
 from bibwire.domain.sweeps import Listing, Stream, StreamState, Sweep, SweepKind
-from bibwire.store.database import Connection, Database, statements
+from bibwire.store.database import Connection, Database, of_partner, statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,8 @@ async def open_scope(db: Database, partner_id: int, race_id: int) -> None:
 
 
 async def scope(db: Database, partner_id: int, race_id: int) -> ScopeState:
-    """Return how an opened scope stands."""
-    [row] = await run(db, "scope", partner_id, race_id)
-    return ScopeState(*row)
+    """Return how an opened scope stands; raises PartnerRemoved."""
+    return ScopeState(*of_partner(await run(db, "scope", partner_id, race_id)))
 
 
 async def load(db: Database, partner_id: int, race_id: int, stream: Stream) -> StreamState:
@@ -57,12 +55,10 @@ async def load(db: Database, partner_id: int, race_id: int, stream: Stream) -> S
     Return where a stream of an opened scope stands.
 
     Raises:
-        BibwireError: The partner was removed meanwhile.
+        PartnerRemoved: The partner was removed meanwhile.
     """
-    rows = await run(db, "stream", partner_id, race_id, stream=stream.value)
-    if not rows:
-        raise BibwireError("The partner was removed meanwhile.")
-    (cursor_at, event_ids, long_at, ended_at, listing_high, counts, *position) = rows[0]
+    row = of_partner(await run(db, "stream", partner_id, race_id, stream=stream.value))
+    (cursor_at, event_ids, long_at, ended_at, listing_high, counts, *position) = row
     (kind, since, long, high, groups, group, after, listed, started_at) = position
     sweep = listing = None
     if kind is not None:

@@ -17,7 +17,7 @@ from bibwire.clock import Breath
 from bibwire.domain.records import TeamPage
 from bibwire.domain.teams import TeamCounts, TeamPosition, TeamsKnown
 from bibwire.store import quarantine
-from bibwire.store.database import Connection, Database, statements
+from bibwire.store.database import Connection, Database, of_partner, statements
 from bibwire.store.feed import encode_json
 
 _encode = msgspec.json.Encoder().encode
@@ -109,8 +109,8 @@ async def stored_of(
 
 
 async def state(db: Database, partner_id: int, race_id: int) -> TeamsKnown:
-    """Return how the listings of a race's teams stand."""
-    [(event_ids, position, unlisted, *rest)] = await run(db, "state", partner_id, race_id)
+    """Return how the listings of a race's teams stand; raises PartnerRemoved."""
+    event_ids, position, unlisted, *rest = of_partner(await run(db, "state", partner_id, race_id))
     return TeamsKnown(
         frozenset(event_ids),
         None if position is None else msgspec.convert(position, TeamPosition),
