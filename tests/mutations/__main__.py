@@ -1,7 +1,8 @@
 """
 Plants each known bug by itself, and plays seasons until one fails: `python -m tests.mutations [NAME ...]`
 
-It prints how many seeds each took. A bug that outlives all of them is one that nobody would see.
+The same seasons are played without a bug first: none of them may fail. It prints which seed saw each. A bug
+that outlives all of them is one that nobody would see.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ def patches() -> list[Path]:
     return sorted(HERE.glob("*.patch"))
 
 
-def plant(patch: Path, copy: Path) -> None:
+def plant(patch: Path | None, copy: Path) -> None:
     """
-    Copy the program and its seasons, with the bug in it.
+    Copy the program and its seasons, with the bug in it; None: without one.
 
     Raises:
         subprocess.CalledProcessError: The patch does not fit the code any more.
     """
     for name in ("src", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run(["git", "apply", "--whitespace=nowarn", str(patch)], cwd=copy, check=True)
+    if patch is not None:
+        subprocess.run(["git", "apply", "--whitespace=nowarn", str(patch)], cwd=copy, check=True)
 
 
 def caught(copy: Path, *, seed: int, seeds: int, hours: float) -> tuple[int, str] | None:
@@ -59,21 +61,31 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--seeds", type=int, default=10, help="how many at most for each bug")
     parser.add_argument("--hours", type=float, default=0.75, help="how long a season lasts")
+    parser.add_argument(
+        "--no-baseline", action="store_true", help="the seeds are known to hold without a bug"
+    )
     chosen = parser.parse_args()
+
+    def seen(patch: Path | None) -> tuple[int, str] | None:
+        # PostgreSQL's own user has to get in.
+        with tempfile.TemporaryDirectory(prefix="bibwire-mutant-", dir="/tmp") as folder:
+            plant(patch, Path(folder))
+            return caught(Path(folder), seed=chosen.seed, seeds=chosen.seeds, hours=chosen.hours)
+
+    if not chosen.no_baseline and (found := seen(None)) is not None:
+        print(f"seed {chosen.seed + found[0] - 1} fails without a bug: {found[1]}")
+        return 1
     survived: list[str] = []
     for patch in patches():
         if chosen.names and patch.stem not in chosen.names:
             continue
         began = time.monotonic()
-        # PostgreSQL's own user has to get in.
-        with tempfile.TemporaryDirectory(prefix="bibwire-mutant-", dir="/tmp") as folder:
-            plant(patch, Path(folder))
-            found = caught(Path(folder), seed=chosen.seed, seeds=chosen.seeds, hours=chosen.hours)
+        found = seen(patch)
         if found is None:
             survived.append(patch.stem)
             told = f"NOT SEEN in {chosen.seeds} seeds"
         else:
-            told = f"seed {found[0]}: {found[1][:150]}"
+            told = f"seed {chosen.seed + found[0] - 1}: {found[1][:150]}"
         print(f"{patch.stem}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
     print(f"{len(survived)} not seen" + (f": {', '.join(survived)}" if survived else ""))
     return 1 if survived else 0

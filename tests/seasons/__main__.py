@@ -12,12 +12,11 @@ import hashlib
 import logging
 import sys
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-
-import structlog
 
 from tests.seasons.happenings import MET, TROUBLES, Happening, season_of
 from tests.seasons.postgres import MovedPostgres, programs
@@ -33,7 +32,8 @@ class Played:
 
     seed: int
     calls: int = 0
-    checks: int = 0
+    # How often each rule was held against something.
+    checks: Counter[str] = field(default_factory=Counter)
     happened: Counter[str] = field(default_factory=Counter)
     # What happened while what was wrong.
     met: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -62,6 +62,8 @@ def play_one(server: MovedPostgres, seed: int, lines: Sequence[Happening], *, ho
         play(world, server, tell, workers=WORKERS, seed=seed)
     except Exception as error:
         played.why = f"{type(error).__name__}: {error}"
+        if not isinstance(error, AssertionError):
+            played.why += f" at {traceback.format_tb(error.__traceback__)[-1].strip()}"
     if not server.is_up:
         server.start()
     played.calls = world.log.calls
@@ -98,8 +100,7 @@ def quiet() -> None:
     """Say nothing of what is meant to go wrong."""
     warnings.simplefilter("ignore")
     sys.unraisablehook = lambda _: None  # of machines that were killed, at the very end
-    logging.disable(logging.CRITICAL)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger("asyncio").disabled = True
 
 
 def report(met: Counter[tuple[str, str]]) -> Iterator[str]:
@@ -115,6 +116,10 @@ def report(met: Counter[tuple[str, str]]) -> Iterator[str]:
         if trouble not in unmet:
             times = sum(met[kind, trouble] for kind in MET)
             yield f"    {trouble}: {times} times, " + ("all but " + ", ".join(missing) if missing else "all")
+
+
+def _counted(many: Counter[str]) -> str:
+    return ", ".join(f"{kind} {number:,}" for kind, number in sorted(many.items()))
 
 
 def main() -> int:
@@ -161,8 +166,8 @@ def main() -> int:
                     break
     print(
         f"{seasons} seasons of {chosen.hours:g} h, {failed} failed; {total.calls:,} calls,"
-        f" {total.checks:,} looks at the rules, {time.monotonic() - began:.0f} s. Happened: "
-        + ", ".join(f"{kind} {number}" for kind, number in sorted(total.happened.items()))
+        f" {time.monotonic() - began:.0f} s. Happened: {_counted(total.happened)}.\n"
+        f"Rules held: {_counted(total.checks)}."
     )
     print("\n".join(report(total.met)))
     return 1 if failed else 0

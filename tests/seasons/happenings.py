@@ -87,9 +87,22 @@ MACHINES: Final = (
     "database_clock",
 )
 TROUBLES: Final = tuple(sorted(VENDOR + MACHINES))
+# What is commanded once nothing is wrong, and may not fail.
+CALM: Final = ("sync", "reconcile", "verify", "discover")
+# The part of a season in which things go wrong; after it no trouble lasts.
+TROUBLED: Final = 0.6
 # What happens while something is wrong, for each trouble once.
 MET: Final = tuple(sorted((*WORLD, *PEOPLE)))
 AT_ONCE: Final = 8
+
+
+# How commands end: twice in four by themselves.
+FATES: Final = ("to its end", "to its end", "told to leave", "killed")
+
+
+def fate_of(number: int) -> str:
+    """Return how a command ends, by its line's `b`."""
+    return Random(f"fate {number}").choice(FATES)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -121,7 +134,8 @@ def season_of(seed: int, *, hours: float, an_hour: float = 20.0, troubles: int =
     Return what happens in a season.
 
     Troubles come in turn, over the seeds, and while each lasts others things happen, in turn as well: so
-    each comes together with each within as few seeds as can be.
+    each comes together with each within as few seeds as can be. In the last part of a season nothing is
+    wrong: what must not fail then is commanded then.
 
     Args:
         hours: How long it lasts; nothing happens in its last tenth.
@@ -147,12 +161,14 @@ def season_of(seed: int, *, hours: float, an_hour: float = 20.0, troubles: int =
     for kind in ("new_race", "new_event", "move_event"):
         [line] = some({kind: 1}, 1)
         happenings.append(replace(line, at=round(line.at / 3, 1)))
+    trouble_ends = 300 + (span - 300) * TROUBLED
     for number in range(troubles):
         turn = seed * troubles + number
         # In another order each time round.
         kinds = list(TROUBLES)
         Random(f"round {turn // len(kinds)}").shuffle(kinds)
-        trouble = one(kinds[turn % len(kinds)], 300 + random.random() * (span - 300))
+        trouble = one(kinds[turn % len(kinds)], 300 + random.random() * (trouble_ends - 330))
+        trouble = replace(trouble, seconds=round(min(trouble.seconds, trouble_ends - trouble.at), 1))
         happenings.append(trouble)
         met = list(MET)
         Random(f"met by {trouble.kind}").shuffle(met)
@@ -160,4 +176,9 @@ def season_of(seed: int, *, hours: float, an_hour: float = 20.0, troubles: int =
         for each in range(first, first + AT_ONCE):
             at = trouble.at + random.random() * trouble.seconds
             happenings.append(one(met[each % len(met)], min(at, span)))
+    for kind in CALM:
+        command = one(kind, trouble_ends + (span - trouble_ends) * (0.6 + 0.4 * random.random()))
+        while fate_of(command.b) != "to its end":
+            command = replace(command, b=command.b + 1)
+        happenings.append(command)
     return sorted(happenings)

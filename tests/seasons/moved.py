@@ -30,7 +30,7 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 
 # After so many real seconds without an answer it is looked whether a lock is waited for.
 LOCK_SECONDS: Final = 0.02
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 120.0
 LONGEST_SECONDS: Final = 900.0
 # A leap, so that timers of an instant are not missed by a rounding.
 TICK: Final = 1e-6

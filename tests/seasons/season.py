@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import math
 import random
+import sys
 import time
+import traceback
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from datetime import datetime, timedelta
@@ -144,6 +147,8 @@ class Season:
         self.settings: Settings
         self.runtime: Runtime
         self.beside: list[asyncio.Task[None]] = []
+        # What was logged of exceptions that nobody expected.
+        self.faults: list[str] = []
         self._observer: psycopg.Connection[dict[str, Any]] | None = None
 
     @property
@@ -243,12 +248,14 @@ class Season:
     def _noticed(self, left: dict[int, int]) -> None:
         """Wait until the server's processes behind connections that were cut are gone."""
         until = time.monotonic() + NOTICED_SECONDS
-        while left and self.server.is_up and time.monotonic() < until:
+        while left and self.server.is_up:
             left = {
                 number: pid
                 for number, pid in left.items()
                 if psutil.pid_exists(pid) and not self.is_blocked(number)
             }
+            if time.monotonic() > until:
+                raise TimeoutError("the database does not notice that connections were cut")
             time.sleep(0.001)
 
     def sessions_ended(self) -> None:
@@ -351,6 +358,25 @@ class Season:
         return last + ticks * TICK_SECONDS
 
 
+class _Faults(logging.Handler):
+    """Keeps what the program logs of exceptions that it did not expect; each is a fault of its own."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._faults = faults
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.msg, dict):
+            error = record.msg.get("exc_info")
+            error = sys.exc_info()[1] if error is True else error
+            if isinstance(error, BaseException):
+                self._faults.append(
+                    f"{record.msg.get('event')}: " + "".join(traceback.format_exception(error))[-1500:]
+                )
+            elif error is None and record.msg.get("action") != "watch":  # of chores: `_tick` queues them
+                self._faults.append(str(record.msg))
+
+
 async def _no_signs(session: Session) -> None:
     """Instead of a sign every few seconds, one before anybody looks for them: see `Season._tick`."""
     await asyncio.Event().wait()
@@ -358,9 +384,9 @@ async def _no_signs(session: Session) -> None:
 
 def play(world: rsusim.World, server: MovedPostgres, story: Any, *, workers: int = 1, seed: int = 0) -> None:
     """Play a season: `story(season)` is what happens."""
-    logs.set_up(level="CRITICAL")
     random.seed(seed)
     season = Season(world, server, workers=workers)
+    logs.set_up(level="ERROR", shown="CRITICAL")
     loop = MovedLoop(season.leap)
 
     async def go() -> None:
@@ -394,7 +420,10 @@ def play(world: rsusim.World, server: MovedPostgres, story: Any, *, workers: int
         patch.setattr("bibwire.store.permits.random", SimpleNamespace(Random=lambda _: random.Random(seed)))
         # It goes by how long a computer takes.
         patch.setattr(Breath, "LONGEST_SECONDS", math.inf)
+        heard = _Faults(season.faults)
+        logging.getLogger().addHandler(heard)
         try:
             loop.run_until_complete(go())
         finally:
+            logging.getLogger().removeHandler(heard)
             loop.close()

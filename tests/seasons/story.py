@@ -20,7 +20,7 @@ from tests.seasons.troubles import Troubles
 from tests.seasons.watch import Watch
 
 ZONES = ("America/New_York", "America/Chicago", "America/Denver", "Pacific/Honolulu")
-LOOK_SECONDS = 300.0
+LOOK_SECONDS = 60.0
 LATENCY_SECONDS = 0.4
 
 
@@ -55,7 +55,7 @@ class Story:
         self.world = season.world
         self.watch = Watch(season)
         self.troubles = Troubles(season, self.watch)
-        self.people = People(season, self.watch, self.troubles)
+        self.people = People(season, self.watch)
         self.done: Counter[str] = Counter()
         # What happened while what was wrong.
         self.met: Counter[tuple[str, str]] = Counter()
@@ -67,7 +67,6 @@ class Story:
         """Play it to its end; what is wrong is raised."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        self.watch.excuse(LOOK_SECONDS)
         for account in self.world.accounts.values():
             await self.people.add(account)
         looking = asyncio.create_task(self._look())
@@ -76,24 +75,29 @@ class Story:
                 await self._until(began + line.at, looking)
                 self._do(line)
             await self._until(began + self._hours * 3600, looking)
-            await asyncio.wait(self._going) if self._going else None
+            while self._going - {task for task in self._going if task.done()}:
+                await self._until(loop.time() + LOOK_SECONDS, looking)
             self.watch.look()
             await self._end()
+            self._nothing_was_lost(looking)
         finally:
             looking.cancel()
             for task in self._going:
                 task.cancel()
-        for task in self._going:
-            if task.done() and not task.cancelled():
-                task.result()
 
     async def _until(self, instant: float, looking: asyncio.Task[None]) -> None:
         wait = instant - asyncio.get_running_loop().time()
         if wait > 0:
             await asyncio.wait((looking,), timeout=wait)
-        for task in (looking, *self.season.beside, *self._going):
-            if task.done():
+        self._nothing_was_lost(looking)
+
+    def _nothing_was_lost(self, looking: asyncio.Task[None]) -> None:
+        """Raise what was raised beside: by who looks on, in a worker, or in what goes on."""
+        workers = [worker.task for worker in self.season.workers if worker.task is not None]
+        for task in (looking, *self.season.beside, *workers, *self._going):
+            if task.done() and not task.cancelled():
                 task.result()
+        assert not self.season.faults, self.season.faults[0]
 
     async def _look(self) -> None:
         while True:

@@ -14,18 +14,21 @@ import psycopg
 import rsusim
 from bibwire.domain.errors import BibwireError
 from bibwire.engine.reconcile import ReconcileRequest
-from tests.seasons.happenings import Happening
+from tests.seasons.happenings import VENDOR, Happening
 
 if TYPE_CHECKING:
     from tests.seasons.season import Season
     from tests.seasons.watch import Watch
 
-# After a trouble: the longest back-off, and a turn of the schedule.
-RECOVERY_SECONDS: Final = 360.0
 # A statement of ours that waits for a lock is waited for in real time as well.
 LONGEST_LOCK_SECONDS: Final = 20.0
 # What a replica lost that took over.
 LOST_SECONDS: Final = 1.5
+# Struck by these, one partner keeps the others waiting no longer than any does: the answer comes at once.
+APART: Final = frozenset(VENDOR) - {
+    *("hang", "slow", "slow_after_reading", "slow_body"),
+    *("wrong_counts", "short_race_list", "another_date", "silent_rights"),
+}
 HABITS: Final = ("wrong_counts", "another_date", "short_race_list")
 # Rows of nobody, among those of others.
 ODD_ROWS: Final = (
@@ -63,37 +66,36 @@ class Troubles:
         now = self._season.now.timestamp()
         return [kind for kind, until in self._until if now <= until]
 
-    def were_there_since(self, began: float) -> bool:
-        """Say whether anything was wrong since an instant, or its consequences were not over."""
-        return any(until + RECOVERY_SECONDS >= began for _, until in self._until)
-
     async def happen(self, line: Happening) -> None:
         """Let it be wrong for as long as the line says."""
         self._until.append((line.kind, self._season.now.timestamp() + line.seconds))
-        self._watch.excuse(line.seconds + RECOVERY_SECONDS)
+        wrong = self._watch.goes_wrong(line.kind, self._whom(line) if line.kind in APART else None)
         own = getattr(self, f"_{line.kind}", None)
         if own is None:
             own = self._habit if line.kind in HABITS else self._vendor
-        await own(line)
+        try:
+            await own(line)
+        finally:
+            wrong.ended = self._season.now.timestamp()
+
+    def _whom(self, line: Happening) -> str | None:
+        """Return the partner a fault of the vendor strikes; None: all of them."""
+        accounts = list(self._season.world.accounts)
+        return None if line.a % 3 == 0 else accounts[line.a % len(accounts)]
 
     async def _vendor(self, line: Happening) -> None:
         world = self._season.world
-        accounts = list(world.accounts)
-        random = Random(line.b)
-        # The vendor as a whole, or one partner's part of it.
-        partner = None if line.a % 3 == 0 else accounts[line.a % len(accounts)]
         fault = rsusim.Fault(
             kind=line.kind,
-            partner=partner,
+            partner=self._whom(line),
             times=None,
             retry_after=30 if line.kind == "http_429" else None,
             # Slower than that, and who asked is gone before it is answered.
             seconds=line.seconds if line.kind == "hang" else 12.0,
             rows=ODD_ROWS,
-            position=random.choice(("start", "end")),
+            position=Random(line.b).choice(("start", "end")),
         )
         world.faults.add(fault)
-        self._watch.something_hung |= line.kind == "hang"
         await asyncio.sleep(line.seconds)
         fault.times = 0
 

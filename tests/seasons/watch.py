@@ -6,9 +6,12 @@ What the vendor's own log and truth say is believed, and of the program's tables
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+import rsusim
 from bibwire.store.reports import is_late
 from rsusim.truth import RaceTruth
 from tests.e2e.truth import Replay, assert_no_cursor_is_ahead
@@ -23,11 +26,24 @@ HOT_BEFORE: Final = 4 * HOUR
 HOT_AFTER: Final = HOUR
 # The lists are read every 15 minutes; what they bring is polled a minute later.
 LISTED_WITHIN: Final = 960.0
+# Those of a partner that is added, or resumed, are read at once.
+STARTED_WITHIN: Final = 120.0
+# After a trouble a hot race is polled within half a minute, and a look of the schedule; others after the
+# longest back-off at the latest.
+HOT_RECOVERY: Final = 40.0
+RECOVERY: Final = 360.0
+# What RunSignup asked for is believed for a while, and what the lists showed until they are read again.
+RECOVERY_OF: Final = {"http_429": 960.0, "short_race_list": LISTED_WITHIN}
 # A poll begins with a look of the schedule, every five seconds, and takes its turn.
 SLACK: Final = 15.0
-# Answers that bring what was asked for, sooner or later, and more besides.
+# Who asks counts a call before it is sent, and may have been told another limit since.
+LIMIT_SLACK: Final = 60.0
+# A call of a hot race is waited for so long; the simulated vendor goes on with one that hangs.
+CALL_SECONDS: Final = 20.0
+# Answers that bring what was asked for, sooner or later, and more besides; or cannot be told from such.
 READ_ALL_THE_SAME: Final = (
     None,
+    "empty_array",
     "quirk",
     "duplicate_rows",
     "hostile_rows",
@@ -63,37 +79,84 @@ def may_be_old(race: RaceTruth, at: float) -> float | None:
     return least
 
 
+@dataclass(eq=False)
+class Wrong:
+    """A trouble: of one partner, or of all; `ended`: None while it goes on."""
+
+    kind: str
+    partner: str | None
+    began: float
+    ended: float | None = None
+
+    def disturbs(self, name: str | None, since: float) -> bool:
+        """Say whether it went on, for a partner or for any, at an instant or later."""
+        concerns = name is None or self.partner in (None, name)
+        return concerns and (self.ended is None or self.ended >= since)
+
+
 class Watch:
     """What has to hold, and when it may not because of a trouble."""
 
     def __init__(self, season: Season) -> None:
         self._season = season
         self._readers: dict[str, Replay] = {}
-        # Until when polls may be late.
-        self.excused_until = 0.0
-        # When something happened to a race, or to a partner, that the schedule has to learn of.
+        self._wrong: list[Wrong] = []
+        # When something happened to a race that the schedule has to learn of.
         self.changed: dict[tuple[str, int], float] = {}
-        self.partners: dict[str, tuple[float, int]] = {}
+        # Since when a partner is synced.
+        self.partners: dict[str, float] = {}
         self.partners_paused: set[str] = set()
+        # Of each partner, the limits it was given, and when.
+        self._limits: dict[str, list[tuple[float, int]]] = {}
         self._logged = 0
         self._polls: dict[tuple[str, int], list[float]] = {}
         # The last one that was answered as it should be.
         self._answered: dict[tuple[str, int], float] = {}
         self._calls: dict[str, list[float]] = {}
-        self.something_hung = False
+        # When calls began that hang.
+        self._hung: list[float] = []
         # Somebody holds the registrations: nobody can read them.
         self.is_locked = False
-        self.checks = 0
+        # How often each rule was held against something.
+        self.checks: Counter[str] = Counter()
 
-    def excuse(self, seconds: float) -> None:
-        """Nothing is late for so long."""
-        self.excused_until = max(self.excused_until, self._season.now.timestamp() + seconds)
+    @property
+    def _now(self) -> float:
+        return self._season.now.timestamp()
 
-    def new_partner(self, name: str, limit: int, *, settled_after: float = 0.0) -> None:
-        """A partner is synced from now on, with so many calls an hour at most."""
-        before = self.partners.get(name)
-        most = limit if before is None else max(limit, before[1])
-        self.partners[name] = (self._season.now.timestamp() + settled_after, most)
+    def goes_wrong(self, kind: str, partner: str | None) -> Wrong:
+        """Note that a trouble begins; it goes on until its `ended` is set."""
+        wrong = Wrong(kind, partner, self._now)
+        self._wrong.append(wrong)
+        return wrong
+
+    def is_disturbed(self, name: str | None, *, since: float, recovery: float = RECOVERY) -> bool:
+        """Say whether something was wrong since an instant, for a partner or for any, or was not over yet."""
+        return any(
+            each.disturbs(name, since - max(recovery, RECOVERY_OF.get(each.kind, 0.0)))
+            for each in self._wrong
+        )
+
+    def known_at(self, name: str, race_id: int) -> float:
+        """Return from when on the schedule has to know of a race as it is now."""
+        since = self.partners[name]
+        if self.is_disturbed(name, since=since) and any(
+            each.disturbs(name, since) and each.began <= since + STARTED_WITHIN for each in self._wrong
+        ):
+            since += LISTED_WITHIN
+        return max(since + STARTED_WITHIN, self.changed.get((name, race_id), -LISTED_WITHIN) + LISTED_WITHIN)
+
+    def new_partner(self, name: str) -> None:
+        """A partner is synced from now on."""
+        self.partners[name] = self._now
+
+    def limited(self, name: str, limit: int) -> None:
+        """So many calls an hour may be made for a partner from now on."""
+        self._limits.setdefault(name, []).append((self._now, limit))
+
+    def limit_of(self, name: str) -> int:
+        """Return how many calls an hour may be made for a partner."""
+        return self._limits[name][-1][1]
 
     def gone(self, name: str) -> None:
         """A partner is removed: its feed ends."""
@@ -106,15 +169,9 @@ class Watch:
 
     def look(self) -> None:
         """Check every rule that must hold at any moment."""
-        self.checks += 1
-        season = self._season
-        now = season.now.timestamp()
+        season, now = self._season, self._now
+        self.checks["looks"] += 1
         self._read_log()
-        # The simulated vendor goes on with a call that hangs though nobody waits for it any more.
-        if not self.something_hung:
-            assert season.world.log.highest_in_flight <= 2, "more than two calls in flight at the vendor"
-        for name, (_, limit) in self.partners.items():
-            self._budget(name, limit)
         if season.server.is_up and not self.is_locked:
             rows = season.rows
             for name in self.partners:
@@ -123,20 +180,17 @@ class Watch:
             for name in self.partners:
                 self._never_fresher_than_true(name)
                 self._nobody_is_taken_for_gone(name)
-            for name, (since, _) in self.partners.items():
-                if name not in self.partners_paused:
-                    self._what_fails_is_told(name, since, now)
-        if now > self.excused_until:
-            for name, (since, _) in self.partners.items():
-                if name in self.partners_paused:
-                    continue
-                self._polled(name, since, now)
+            for name in self.partners.keys() - self.partners_paused:
+                self._what_fails_is_told(name, now)
+                self._polled(name, now)
 
     def _read_log(self) -> None:
         requests = self._season.world.log.requests
         for info in requests[self._logged :]:
             account = info.account or ""
+            self._in_flight(info)
             self._calls.setdefault(account, []).append(info.at)
+            self._budget(account)
             if info.endpoint == "participants":
                 key = (account, info.race_id or 0)
                 self._polls.setdefault(key, []).append(info.at)
@@ -144,18 +198,32 @@ class Watch:
                     self._answered[key] = info.at
         self._logged = len(requests)
 
-    def _budget(self, name: str, limit: int) -> None:
-        calls = self._calls.get(name, [])
-        if len(calls) > limit:
-            for first, last in zip(calls, calls[limit:], strict=False):
-                assert last - first >= HOUR, (
-                    f"{name}: more than {limit} calls in the hour before {_utc(last)}"
-                )
+    def _in_flight(self, info: rsusim.RequestInfo) -> None:
+        """Two at most, as the vendor counts them; it goes on with a call that hangs though nobody waits."""
+        forsaken = sum(1 for began in self._hung if began + CALL_SECONDS - 1 <= info.at)
+        assert info.in_flight - forsaken <= 2, f"{info.in_flight} calls in flight at {_utc(info.at)}"
+        self.checks["in flight"] += 1
+        if info.fault == "hang":
+            self._hung.append(info.at)
+
+    def _budget(self, name: str) -> None:
+        """When a call is made, no more are in its hour than the limit in force."""
+        calls, limits = self._calls[name], self._limits.get(name, [])
+        if not limits:
+            return
+        at = calls[-1]
+        in_force = [limit for since, limit in limits if since >= at - LIMIT_SLACK]
+        in_force += [limit for since, limit in limits if since < at - LIMIT_SLACK][-1:]
+        most = max(in_force)
+        if len(calls) > most:
+            self.checks["full hours"] += at - calls[-most - 1] < 1.5 * HOUR
+            assert at - calls[-most - 1] >= HOUR, (
+                f"{name}: more than {most} calls in the hour before {_utc(at)}"
+            )
 
     def _never_fresher_than_true(self, name: str) -> None:
         """What was published before a race's `as_of` is in the mirror."""
-        season = self._season
-        now = season.now.timestamp()
+        season, now = self._season, self._now
         told: dict[int, datetime] = {}
         # The events that were read, of each race.
         listed: dict[int, set[int]] = {}
@@ -176,6 +244,15 @@ class Watch:
                 name=name,
             )
         }
+        # Of those it is told that they could not be read.
+        unreadable = {
+            row["registration_id"]
+            for row in season.rows(
+                "SELECT q.registration_id FROM bibwire.quarantine AS q JOIN bibwire.partners AS p"
+                " USING (partner_id) WHERE p.name = %(name)s",
+                name=name,
+            )
+        }
         with season.world:
             truths = season.world.truth(name)
         for race in truths:
@@ -188,13 +265,14 @@ class Watch:
                     continue
                 if event.event_id not in listed[race.race_id]:
                     # The lists that would have told of it may have failed; it speaks for those it has read.
-                    assert now < self.excused_until + LISTED_WITHIN, (
+                    assert self.is_disturbed(name, since=now - LISTED_WITHIN), (
                         f"{name}: event {event.event_id} of race {race.race_id} was never read"
                     )
                     continue
                 for person in event.active:
-                    if person.last_modified >= as_of.timestamp():
+                    if person.last_modified >= as_of.timestamp() or person.registration_id in unreadable:
                         continue
+                    self.checks["people fresh"] += 1
                     found = stored.get(person.registration_id)
                     where = f"{name}, race {race.race_id}, told fresh as of {as_of}: {person.registration_id}"
                     assert found is not None, f"{where} is missing, registered before"
@@ -233,7 +311,7 @@ class Watch:
             row["race_id"]: (is_late(row["age_seconds"], row["target_seconds"]), row["fails"]) for row in rows
         }
 
-    def _what_fails_is_told(self, name: str, since: float, now: float) -> None:
+    def _what_fails_is_told(self, name: str, now: float) -> None:
         """A hot race that nobody could read for minutes is said to be late, or to fail."""
         with self._season.world:
             truths = self._season.world.truth(name)
@@ -241,27 +319,30 @@ class Watch:
         for race in truths:
             if race.race_id not in told:
                 continue  # no list that could tell of it was answered
-            known = max(self.changed.get((name, race.race_id), 0.0), since)
-            unread = now - max(self._answered.get((name, race.race_id), 0.0), known + LISTED_WITHIN)
+            key = (name, race.race_id)
+            unread = now - max(self._answered.get(key, 0.0), self.known_at(*key))
             if may_be_old(race, now) == 60.0 and may_be_old(race, now - unread) == 60.0 and unread > UNTOLD:
+                self.checks["told"] += 1
                 assert any(told[race.race_id]), (
                     f"{name}: hot race {race.race_id} was not read for {unread:.0f} s, and nothing says so"
                 )
 
-    def _polled(self, name: str, since: float, now: float) -> None:
+    def _polled(self, name: str, now: float) -> None:
+        """Each race is polled within its tier, and status says neither that it is late nor that it fails."""
         with self._season.world:
             truths = self._season.world.truth(name)
         told = self._told(name)
+        limit = self.limit_of(name)
         needed = sum(HOUR / every * 1.2 for race in truths if (every := may_be_old(race, now)) is not None)
-        if needed > ENOUGH * self.partners[name][1]:
+        made = sum(1 for at in self._calls.get(name, ()) if at > now - HOUR)
+        if max(needed, made) > ENOUGH * limit:
             return  # then the least urgent wait longer
         for race in truths:
             key = (name, race.race_id)
-            known = max(self.changed.get(key, 0.0), since)
-            if now < known + LISTED_WITHIN or now < self.excused_until + 60:
-                continue
             allowed = may_be_old(race, now)
-            if allowed is None:
+            if allowed is None or now < self.known_at(*key):
+                continue
+            if self.is_disturbed(name, since=now, recovery=HOT_RECOVERY if allowed == 60.0 else RECOVERY):
                 continue
             polls = self._polls.get(key)
             assert polls, f"{name}: race {race.race_id} was never polled"
@@ -271,9 +352,12 @@ class Watch:
                 f"{name}: race {race.race_id} was last polled at {_utc(polls[-1])},"
                 f" {now - polls[-1]:.0f} s ago, and {most:.0f} s is the most"
             )
-            late, fails = told.get(race.race_id, (True, False))
-            assert not late, f"{name}: race {race.race_id} is said to be late, and is not"
-            assert not fails, f"{name}: race {race.race_id} is said to fail, and nothing is wrong"
+            self.checks["polled in time" if allowed > 60.0 else "polled in time while hot"] += 1
+            if not self.is_disturbed(name, since=now):
+                late, fails = told.get(race.race_id, (True, False))
+                assert not late, f"{name}: race {race.race_id} is said to be late, and is not"
+                assert not fails, f"{name}: race {race.race_id} is said to fail, and nothing is wrong"
+                self.checks["nothing said"] += 1
 
 
 def _utc(at: float) -> str:
