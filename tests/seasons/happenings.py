@@ -178,7 +178,7 @@ def season_of(seed: int, *, hours: float, an_hour: float = 20.0, troubles: int =
             happenings.append(one(met[each % len(met)], min(at, span)))
     for kind in CALM:
         command = one(kind, trouble_ends + (span - trouble_ends) * (0.6 + 0.4 * random.random()))
-        while fate_of(command.b) != "to its end":
+        while fate_of(command.b) != "to its end" or command.b % 2:
             command = replace(command, b=command.b + 1)
         happenings.append(command)
     return sorted(happenings)

@@ -64,7 +64,9 @@ class People:
 
     async def do(self, line: Happening) -> None:
         """Do what a line says."""
-        names = sorted(self._watch.partners)
+        # Every second command is for a partner that is not paused, if there is one: it has to succeed.
+        working = sorted(self._watch.partners.keys() - self._watch.partners_paused)
+        names = working if working and line.b % 2 == 0 else sorted(self._watch.partners)
         if names:
             await getattr(self, f"_{line.kind}")(line, names[line.a % len(names)])
 
