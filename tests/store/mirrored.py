@@ -65,8 +65,9 @@ async def list_races(
         )
         for race_id in race_ids
     ]
-    reading = await catalog.next_reading(db)
-    await catalog.store_races(db, partner_id, found, [], reading=reading, now=now)
+    if found:
+        reading = await catalog.next_reading(db)
+        await catalog.store_races(db, partner_id, found, [], reading=reading, now=now)
     later = now + timedelta(hours=20) if again_at is None else again_at
     await schedule.record_discovery(
         db, partner_id, next_at=later, next_full_at=later, error=None, note=None, now=now

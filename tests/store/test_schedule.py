@@ -84,34 +84,29 @@ def find_more(
     with_database(database_url, go)
 
 
-def crowd(connection: psycopg.Connection[Any], *, partners: int, races: int) -> None:
+def crowd(database_url: str, *, partners: int, races: int, others: int = 0) -> None:
     """
-    Add as many idle scopes as the program would write in minutes.
+    Add partners with no call left this hour, whose races were found, planned and put off.
 
-    How a statement is planned depends on their number; what the program writes is for other tests to see.
+    Args:
+        others: How many more partners there are, without a race.
     """
-    connection.execute(
-        """
-        WITH p AS (
-            INSERT INTO bibwire.partners (name)
-            SELECT 'Partner ' || n FROM generate_series(1, %(partners)s) AS n
-            RETURNING partner_id
-        ), c AS (
-            INSERT INTO bibwire.credentials (partner_id, kind, fingerprint, calls_per_hour, key_encrypted)
-            SELECT partner_id, 'key', 'abcd', 1000, '' FROM p
-        ), d AS (
-            INSERT INTO bibwire.plans (partner_id, next_plan_at, next_discovery_at)
-            SELECT partner_id, %(later)s, %(later)s FROM p
-        ), r AS (
-            INSERT INTO bibwire.races (partner_id, race_id, name, first_seen_at, changed_at)
-            SELECT partner_id, n, 'Race ' || n, %(now)s, %(now)s
-            FROM p, generate_series(1, %(races)s) AS n
-        )
-        INSERT INTO bibwire.scopes (partner_id, race_id, tier, next_due_at)
-        SELECT partner_id, n, 'far', %(later)s FROM p, generate_series(1, %(races)s) AS n
-        """,
-        {"partners": partners, "races": races, "now": NOW, "later": NOW + timedelta(hours=2)},
-    )
+
+    async def go(db: Database) -> None:
+        start, later = NOW + timedelta(days=9), NOW + schedule.PUT_OFF
+        for number in range(1, partners + others + 1):
+            await add_partner(db, number, calls=20, calls_made=20)
+            found = range(1, races + 1 if number <= partners else 1)
+            await list_races(db, number, found, start=start, now=NOW, again_at=later)
+            if number > partners:
+                async with db.transaction() as connection:
+                    await schedule.put_plan_off(connection, number, again_at=later)
+        await Planner(db, Jobs(db), Still()).tick()
+        for number in range(1, partners + 1):
+            # As where nothing works under a key.
+            await schedule.put_partner_off(db, number, until=later)
+
+    with_database(database_url, go)
 
 
 def tick(database_url: str, clock: Still | None = None, times: int = 1) -> list[Any]:
@@ -304,35 +299,51 @@ def test_a_plan_opens_scopes_and_a_pause_closes_them(
     assert rows == [(None, None), (None, None)]
 
 
-@pytest.mark.parametrize("name", ["hot_due", "others_due", "partners_to_plan", "discoveries_due"])
 def test_finding_what_is_due_reads_an_index_and_not_what_is_idle(
-    name: str, connection: psycopg.Connection[Any]
+    connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    crowd(connection, partners=500, races=20)
-    connection.execute(
-        "UPDATE bibwire.scopes SET tier = 'hot', next_due_at = %s WHERE partner_id = 1", (NOW,)
-    )
-    connection.execute("ANALYZE bibwire.scopes, bibwire.plans, bibwire.credentials, bibwire.partners")
+    crowd(database_url, partners=4, races=600, others=500)
 
-    plan = explained(connection, name, now=NOW, horizon=NOW, most=200)
+    async def find_hot_ones(db: Database) -> None:
+        start, again_at = NOW + timedelta(hours=2), NOW + schedule.PUT_OFF
+        await list_races(db, 1, range(601, 621), start=start, now=NOW, again_at=again_at)
 
-    assert "Seq Scan" not in json.dumps(plan), plan
-    assert pages_read(plan) < 300
+    with_database(database_url, find_hot_ones)
+    [ticked] = tick(database_url)
+    assert (ticked.planned, ticked.put_off) == (1, 20)
+    connection.execute("VACUUM ANALYZE bibwire.scopes, bibwire.plans, bibwire.credentials, bibwire.partners")
+    # For lack of calls the new ones are due in a minute; by then their partner is planned anew.
+    at = NOW + timedelta(minutes=1)
+
+    for name, due in (("hot_due", 20), ("others_due", 0), ("partners_to_plan", 1), ("discoveries_due", 0)):
+        plan = explained(connection, name, now=at, horizon=at, most=200)
+        assert "Seq Scan" not in json.dumps(plan), plan
+        # What is found is locked, and its credential looked up.
+        assert pages_read(plan) < 20 + 5 * due, plan
+        assert plan["Actual Rows"] == due, name
 
 
 def test_what_jobs_have_in_hand_is_counted_without_reading_what_is_idle(
-    connection: psycopg.Connection[Any],
+    connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    crowd(connection, partners=2, races=10_000)
-    connection.execute(
-        "UPDATE bibwire.scopes SET next_due_at = %s, claimed_until = %s WHERE race_id <= 20",
-        (NOW, NOW + timedelta(minutes=1)),
-    )
+    crowd(database_url, partners=2, races=2000)
+
+    async def find_more_under_a_higher_limit(db: Database) -> None:
+        for number in (1, 2):
+            await Partners(db, VAULT).limit(f"Partner {number}", 1000)
+            start = NOW + timedelta(days=9)
+            await list_races(db, number, range(2001, 2021), start=start, now=NOW)
+
+    with_database(database_url, find_more_under_a_higher_limit)
+    [ticked] = tick(database_url)
+    assert ticked.queued == 40
     connection.execute("VACUUM ANALYZE bibwire.scopes, bibwire.credentials")
 
     plan = explained(connection, "claimed", now=NOW, horizon=NOW, credential_ids=[1, 2])
 
-    assert pages_read(plan) < 50, plan
+    # All scopes would be 200.
+    assert pages_read(plan) < 100, plan
+    assert plan["Actual Rows"] == 2
 
 
 def test_a_first_load_leaves_half_of_the_calls_to_what_is_loaded(database_url: str) -> None:
