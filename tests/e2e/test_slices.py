@@ -12,6 +12,7 @@ import pytest
 
 import rsusim
 from bibwire.domain.secrets import Credential, Secret
+from bibwire.engine.planner import Planner
 from rsusim.faults import Fault
 from rsusim.log import RequestInfo
 from tests.e2e import truth
@@ -127,7 +128,10 @@ def test_a_key_that_is_refused_after_it_was_replaced_stops_nothing(
                 rotating = house.runtime.partners.rotate(peak.name, new)
                 asyncio.run_coroutine_threadsafe(rotating, loop).result(PATIENCE_SECONDS)
                 # Its polls are planned anew before the refusal is heard of.
-                house.rows("UPDATE bibwire.scopes SET next_due_at = %(now)s RETURNING 1", now=world.now)
+                planning = Planner(house.runtime.db, house.runtime.jobs, house.clock).tick()
+                asyncio.run_coroutine_threadsafe(planning, loop).result(PATIENCE_SECONDS)
+                due = "SELECT FROM bibwire.scopes WHERE next_due_at <= %(now)s"
+                wait_until(lambda: house.rows(due, now=world.now))
 
         world.before_answer(hook)
         await until_loaded(house)(stop)

@@ -78,9 +78,6 @@ def test_a_paused_partner_has_nothing_in_the_queue_and_goes_on_where_it_was(
     partner = house.add_partner(world.accounts["Peak"])
     house.sync()
     runtime = house.runtime
-    house.rows("UPDATE bibwire.plans SET next_discovery_at = '2000-01-01' RETURNING 1")
-    plan(house)
-    house.rows("UPDATE bibwire.scopes SET next_due_at = '2000-01-01', claimed_until = NULL RETURNING 1")
     plan(house)
     assert (waiting(house, SWEEP), waiting(house, DISCOVER)) == (4, 1)
 
