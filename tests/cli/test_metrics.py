@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -24,10 +24,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 
 import rsusim
+from bibwire.engine.reconcile import ReconcileRequest
+from bibwire.store import schedule
+from tests.cli.bad_day import CANARY, have_a_bad_day
 from tests.cli.conftest import Shell
 from tests.cli.test_status import Observer, chores_ran, worker_gives_signs
 from tests.cli.test_status import observer as observer
 from tests.cli.test_sync import first_race
+from tests.house import House
+from tests.store.mirrored import with_database
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -190,7 +195,7 @@ def test_a_worker_by_itself_serves_the_same(shell: Shell, peak: rsusim.Account) 
 
 
 def test_drift_is_counted_and_stands_when_its_findings_are_pruned(
-    shell: Shell, peak: rsusim.Account, world: rsusim.World, observer: Observer
+    shell: Shell, peak: rsusim.Account, world: rsusim.World, observer: Observer, database_url: str
 ) -> None:
     race, event = first_race(world)
     shell.run("sync")
@@ -200,7 +205,9 @@ def test_drift_is_counted_and_stands_when_its_findings_are_pruned(
     assert shell.run("reconcile", "--race", str(race)).code == 0
 
     found = metrics(shell)
-    observer.execute("DELETE FROM bibwire.reconciliations")
+    in_time = datetime.now(UTC) + schedule.RUNS_KEPT + timedelta(days=1)
+    with_database(database_url, lambda db: schedule.prune(db, now=in_time))
+    assert observer.execute("SELECT FROM bibwire.reconciliations").fetchall() == []
     pruned = metrics(shell)
 
     for each in (found, pruned):
@@ -209,62 +216,61 @@ def test_drift_is_counted_and_stands_when_its_findings_are_pruned(
 
 
 def test_a_reconciliation_s_age_is_that_of_the_race_that_waits_longest(
-    shell: Shell, peak: rsusim.Account, world: rsusim.World, observer: Observer
+    shell: Shell, database_url: str
 ) -> None:
-    shell.run("sync")
-    observer.execute(
-        "UPDATE bibwire.scopes SET loaded_at = now() - interval '9 days', reconciled_at = now()"
-        " - CASE WHEN race_id = %s THEN interval '30 hours' ELSE interval '1 hour' END",
-        (first_race(world)[0],),
-    )
+    world = rsusim.worlds.small(now=datetime.now(UTC) - timedelta(days=9))
+    account, began_at = world.accounts["Peak Timing"], world.now
+    with rsusim.Server(world) as vendor, House(world, vendor.base_url, database_url) as house:
+        house.add_partner(account)
+        assert house.sync().errors == []
+        for race, hours_left in zip(world.races, (30, 1), strict=False):
+            world.advance((9 * 24 - hours_left) * 3600 - (world.now - began_at).total_seconds())
+            assert house.run(house.runtime.reconcile(ReconcileRequest(race_id=race))).errors == []
 
-    age = metrics(shell).value("bibwire_reconciliation_age_seconds", partner=peak.name)
+    age = metrics(shell).value("bibwire_reconciliation_age_seconds", partner=account.name)
 
     assert age is not None
     assert 0 <= age - 30 * 3600 < 600
 
 
-def test_what_stands_badly_is_told(
-    shell: Shell, peak: rsusim.Account, world: rsusim.World, observer: Observer
-) -> None:
-    shell.run("sync")
-    race = first_race(world)[0]
-    plant_everything(observer, race)
-    key = {"partner": peak.name}
+def test_what_stands_badly_is_told(shell: Shell, observer: Observer, database_url: str) -> None:
+    day = have_a_bad_day(shell, database_url)
+    chores_ran(observer, planner="2 hours", rescue="5 seconds")
+    key = {"partner": day.partner}
 
     found = metrics(shell)
 
-    assert found.value("bibwire_race_failing", **key, race_id=race) == 1
-    assert found.value("bibwire_race_late", **key, race_id=race) == 1
-    assert found.value("bibwire_race_detection_lag_seconds", **key, race_id=race, quantile="0.95") == 8
+    assert found.value("bibwire_race_failing", **key, race_id=day.race) == 1
+    assert found.value("bibwire_race_late", **key, race_id=day.race) == 1
+    lag = found.value("bibwire_race_detection_lag_seconds", **key, race_id=day.changing, quantile="0.95")
+    assert lag == pytest.approx(8, abs=1)
     assert found.value("bibwire_budget_blocked", **key) == 1
     assert found.value("bibwire_callers_blocked") == 1
     assert found.value("bibwire_partner_failing", **key) == 1
     assert found.value("bibwire_verification_passed", **key) == 0
     assert found.value("bibwire_verification_failures", **key, verdict="fail") == 2
     assert found.value("bibwire_verification_failures", **key, verdict="error") == 1
-    verified = found.value("bibwire_verification_timestamp_seconds", **key)
-    assert verified is not None
-    assert abs(time.time() - 3600 - verified) < 600
+    assert found.value("bibwire_verification_timestamp_seconds", **key) == day.verified_at.timestamp()
     assert found.value("bibwire_quarantined_records", **key) == 1
-    assert found.value("bibwire_doubted_events", **key) == 1
+    assert found.value("bibwire_doubted_events", **key) == day.doubted > 0
     planned = found.value("bibwire_planner_age_seconds")
     assert planned is not None
     assert 7200 <= planned < 7800
-    assert found.value("bibwire_queue_jobs", status="waiting") == 3
-    assert found.value("bibwire_endpoint_errors_last_hour", **key, endpoint="races") == 7
+    assert found.value("bibwire_queue_jobs", status="waiting") == day.waiting > 0
+    errors = found.value("bibwire_endpoint_errors_last_hour", **key, endpoint="races")
+    assert errors == day.failed_lists > 0
     # What has no person to look after it is no alarm.
-    observer.execute("UPDATE bibwire.partners SET paused_at = now()")
+    for name in ("Peak Timing", "Lakeside Race Services"):
+        assert shell.run("partner", "pause", name).code == 0
     paused = metrics(shell)
     assert paused.value("bibwire_partner_paused", **key) == 1
     assert paused.of("bibwire_race_age_seconds") == paused.of("bibwire_race_late") == []
 
 
 def test_what_the_vendor_said_and_who_runs_is_not_told(
-    shell: Shell, peak: rsusim.Account, world: rsusim.World, observer: Observer
+    shell: Shell, observer: Observer, database_url: str
 ) -> None:
-    shell.run("sync")
-    plant_everything(observer, first_race(world)[0])
+    have_a_bad_day(shell, database_url)
 
     told = shell.run("metrics").out
 
@@ -272,46 +278,18 @@ def test_what_the_vendor_said_and_who_runs_is_not_told(
     assert len(shown := [name for (name,) in names]) > 10
     labels = {value for each in Scraped(told) for _, value in each[1]}
     assert not labels & {*shown}
-    assert "canary" not in told
-    assert "canary" in "".join(map(str, observer.execute("SELECT * FROM bibwire.credentials")))
-
-
-def plant_everything(observer: Observer, race: int) -> None:
-    """Store whatever can be told of a partner, so that each metric has a sample."""
-    worker_gives_signs(observer)
-    chores_ran(observer, planner="2 hours", rescue="5 seconds")
-    for statement in (
-        "INSERT INTO bibwire_jobs.procrastinate_jobs (queue_name, task_name)"
-        " SELECT 'sweep', 'sweep' FROM generate_series(1, 3)",
-        "UPDATE bibwire.scopes SET failing_since = now(), last_error = 'canary' WHERE race_id = {race}",
-        "UPDATE bibwire.streams SET cursor_at = now() - interval '1 day' WHERE race_id = {race}",
-        "INSERT INTO bibwire.detection_lag (partner_id, race_id, hour, changes, p50_seconds, p95_seconds,"
-        " worst_seconds) SELECT partner_id, {race}, date_trunc('hour', now()), 9, 4, 8, 12"
-        " FROM bibwire.partners",
-        "UPDATE bibwire.credentials SET failing_since = now(), failing_reason = 'canary',"
-        " blocked_until = now() + interval '1 hour', blocked_reason = 'canary', throttled_at = now()",
-        "INSERT INTO bibwire.callers (caller_digest, blocked_until) VALUES ('x', now() + interval '1 hour')",
-        "INSERT INTO bibwire.plans (partner_id) SELECT partner_id FROM bibwire.partners"
-        " ON CONFLICT DO NOTHING",
-        "UPDATE bibwire.plans SET verified_at = now() - interval '1 hour', verify_failures ="
-        """ '[{{"verdict": "fail"}}, {{"verdict": "fail"}}, {{"verdict": "error"}}]'""",
-        "INSERT INTO bibwire.quarantine (partner_id, source, reason, raw, raw_hash, first_seen_at,"
-        " last_seen_at) SELECT partner_id, 'races', 'canary', 'canary', 'x', now(), now()"
-        " FROM bibwire.partners",
-        "INSERT INTO bibwire.doubts (partner_id, race_id, event_id, listing_high, listed)"
-        " SELECT partner_id, {race}, 1, now(), 0 FROM bibwire.partners",
-        "INSERT INTO bibwire.call_stats (credential_id, minute, endpoint, calls, errors, bytes, latency)"
-        " SELECT credential_id, date_trunc('minute', now()), 'races', 9, 7, 0, '{{}}'"
-        " FROM bibwire.credentials ON CONFLICT (credential_id, minute, endpoint) DO UPDATE SET errors = 7",
-    ):
-        observer.execute(sql.SQL(statement).format(race=sql.Literal(race)))
+    assert CANARY not in told
+    for table in ("credentials", "quarantine", "scopes"):
+        stored = sql.SQL("SELECT * FROM bibwire.{}").format(sql.Identifier(table))
+        assert CANARY in "".join(map(str, observer.execute(stored)))
 
 
 def test_each_metric_is_documented_and_nothing_else(
-    shell: Shell, peak: rsusim.Account, world: rsusim.World, observer: Observer
+    shell: Shell, observer: Observer, database_url: str
 ) -> None:
-    shell.run("sync")
-    plant_everything(observer, first_race(world)[0])
+    have_a_bad_day(shell, database_url)
+    worker_gives_signs(observer)
+    chores_ran(observer, planner="5 seconds", rescue="5 seconds")
     page = (ROOT / "docs/metrics.md").read_text()
     rules = (ROOT / "docs/alerts.yml").read_text()
 

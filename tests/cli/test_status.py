@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
 import rsusim
+from bibwire.store import schedule
 from tests.cli.conftest import Shell
+from tests.house import House
 from tests.waiting import wait_until
 
 Observer = psycopg.Connection[Any]
@@ -34,10 +36,12 @@ def on_terminal(shell: Shell, columns: int) -> tuple[list[str], str]:
 
 
 def worker_gives_signs(observer: Observer) -> None:
+    """Write a sign of life as of a worker: it lives for as long as the test."""
     observer.execute("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() + interval '1 day')")
 
 
 def chores_ran(observer: Observer, *, planner: str, rescue: str) -> None:
+    """Write when chores last ran: the program dates them by the database's clock, which nobody moves."""
     observer.execute("DELETE FROM chores")
     observer.execute(
         "INSERT INTO chores (task, ran_at) VALUES"
@@ -150,27 +154,42 @@ def test_a_shortage_ahead_is_told_with_what_to_do_and_no_more_once_that_is_done(
 
 
 def test_the_last_hour_s_lag_stands_beside_its_race_and_a_day_s_in_json(
-    shell: Shell, peak: rsusim.Account, world: rsusim.World, observer: Observer
+    shell: Shell, database_url: str
 ) -> None:
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    world = rsusim.worlds.small(now=hour - timedelta(hours=41))
     first, second, _ = world.races
-    shell.run("sync")
-    assert "lag p50" not in shell.run("status").out
-    for race, hours, seconds in ((first, 0, 4), (first, 3, 90), (first, 40, 7), (second, 5, 50)):
-        observer.execute(
-            "INSERT INTO bibwire.detection_lag"
-            " SELECT partner_id, %s, date_trunc('hour', now()) - make_interval(hours => %s), 9, %s, %s, %s"
-            " FROM bibwire.partners",
-            (race, hours, seconds, seconds * 2, seconds * 3),
-        )
+
+    def edit_and_see(house: House, race: int, hours_ago: int, lags: Sequence[int]) -> None:
+        """Change people of a race so many seconds before a sync sees it, at the start of that hour."""
+        seen_at = hour - timedelta(hours=hours_ago)
+        people = [n for e in world.events.values() if e.race_id == race for n in world.active(e.event_id)]
+        for seconds, number in zip(sorted(lags, reverse=True), people[::-1], strict=False):
+            world.advance((seen_at - world.now).total_seconds() - seconds)
+            world.edit(number, city=f"Seen {hours_ago} h ago")
+        world.advance((seen_at - world.now).total_seconds())
+        assert house.sync(race=race).errors == []
+        house.run(schedule.count_lag(house.runtime.db))
+
+    with rsusim.Server(world) as vendor, House(world, vendor.base_url, database_url) as house:
+        house.add_partner(world.accounts["Peak Timing"])
+        assert house.sync().errors == []
+        assert "lag p50" not in shell.run("status").out
+        edit_and_see(house, first, 40, [7])
+        edit_and_see(house, second, 5, [50])
+        edit_and_see(house, first, 3, [90])
+        edit_and_see(house, first, 0, [2, 4, 4, 8, 12])
 
     lags = {race["race_id"]: race["detection_lag"] for race in shell.run("status", "--json").json["races"]}
     lines, _ = on_terminal(shell, 80)
 
+    # The vendor's clock shows whole seconds: it is taken to be half a second ahead.
     last = lags[first]["last_hour"]
-    assert (last["p50_seconds"], last["p95_seconds"], last["worst_seconds"], last["changes"]) == (4, 8, 12, 9)
-    assert [hour["p50_seconds"] for hour in lags[first]["last_24_hours"]] == [4, 90]
+    assert [last[name] for name in ("p50_seconds", "worst_seconds", "changes")] == [4.5, 12.5, 5]
+    assert last["p95_seconds"] == pytest.approx(8.5 + 0.8 * 4)
+    assert [each["p50_seconds"] for each in lags[first]["last_24_hours"]] == [4.5, 90.5]
     assert lags[second]["last_hour"] is None
-    assert [hour["p50_seconds"] for hour in lags[second]["last_24_hours"]] == [50]
-    assert sum("4 s / 8 s" in line for line in lines) == 1
+    assert [each["p50_seconds"] for each in lags[second]["last_24_hours"]] == [50.5]
+    assert sum("4 s / 12 s" in line for line in lines) == 1
     assert "50 s" not in "\n".join(lines)
     assert max(map(len, lines)) <= 80
