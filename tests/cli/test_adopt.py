@@ -369,6 +369,7 @@ def test_the_owner_s_monitoring_query_counts_people_once_and_nobody_who_left(
         )
         assert ours.execute(joined.encode()).fetchone() == (len(live),)
         assert ours.execute("SELECT count(*) FROM unified_participants").fetchone() == (len(live),)
+        # No command gives a partner another name: it is the table's word that the view passes on.
         ours.execute("UPDATE bibwire.partners SET name = 'Peak & Sons' WHERE name = 'Peak Timing'")
         assert ours.execute(names.encode()).fetchall()[1] == (7, "Peak & Sons")
 

@@ -10,8 +10,13 @@ import psycopg
 import pytest
 
 import rsusim
+from bibwire.clock import SystemClock
+from bibwire.engine.planner import Planner
+from bibwire.store.database import Database
+from bibwire.store.jobs import Jobs
 from bibwire.store.partners import partner_command, quoted
 from tests.cli.conftest import Shell
+from tests.store.mirrored import with_database
 
 
 def everything_stored(database_url: str) -> str:
@@ -333,13 +338,13 @@ def test_what_changes_a_partner_wakes_the_planner_once_and_pausing_clears_the_qu
             assert queued() == ["plan"]
         assert shell.run("discover").code == 0
         assert queued() == ["plan"]
-        for task in ("sweep", "discover"):
-            connection.execute(
-                "INSERT INTO procrastinate_jobs (queue_name, task_name, args)"
-                " SELECT %(task)s, %(task)s, jsonb_build_object('partner_id', partner_id)"
-                " FROM bibwire.partners",
-                {"task": task},
-            )
+
+        async def plan(db: Database) -> None:
+            await Planner(db, Jobs(db), SystemClock()).tick()
+
+        assert shell.run("partner", "limit", peak.name, "901").code == 0
+        with_database(database_url, plan)
+        assert {*queued()} == {"plan", "sweep", "discover"}
         for command in (("pause", peak.name), ("remove", peak.name, "--yes")):
             assert shell.run("partner", *command).code == 0
             assert queued() == ["plan"]

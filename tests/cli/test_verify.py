@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
 import psycopg
 
 import rsusim
+from bibwire.store import schedule
 from tests.cli.conftest import Shell
+from tests.store.mirrored import with_database
 from tests.waiting import wait_until
 
 KEYS = {"check", "partner", "race_id", "asked", "expected", "seen", "verdict", "calls", "seconds"}
@@ -135,7 +138,9 @@ def test_a_worker_verifies_at_the_hour_and_status_tells_what_failed(
     assert shell.run("sync").code == 0
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE bibwire.participants SET city = 'Nowhere'")
-        connection.execute("UPDATE bibwire.plans SET next_verify_at = now() - interval '1 minute'")
+        [(partner_id,)] = connection.execute("SELECT partner_id FROM bibwire.partners").fetchall()
+        due_at = datetime.now(UTC) - timedelta(minutes=1)
+        with_database(database_url, lambda db: schedule.verify_next(db, partner_id, next_at=due_at))
         worker = shell.start("worker")
         seen = "SELECT FROM bibwire.plans WHERE verified_at IS NOT NULL AND next_verify_at > now()"
         wait_until(lambda: connection.execute(seen).fetchone() is not None)

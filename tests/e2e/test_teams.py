@@ -14,6 +14,7 @@ import pytest
 
 import rsusim
 from bibwire.domain.secrets import Secret
+from bibwire.domain.teams import TRY_AGAIN
 from bibwire.engine.backfill_reports import BackfillReport, BackfillRequest
 from bibwire.engine.reconcile import ReconcileReport, ReconcileRequest
 from rsusim.truth import teams_truth_of
@@ -357,9 +358,9 @@ def test_whoever_refuses_teams_leaves_the_people_loaded(
 ) -> None:
     race = a_relay(world, account)
     for kind in ("error_7", "error_1"):
+        world.advance(TRY_AGAIN.total_seconds())
         world.faults.clear()
         world.faults.add(rsusim.Fault(path="teams", kind=kind, times=None))
-        house.rows("UPDATE bibwire.team_listings SET refused_at = NULL RETURNING 1")
         world.log.clear()
 
         report = backfill(house)

@@ -98,20 +98,18 @@ def test_statistics_do_not_wait_for_the_lock_of_the_budget(database_url: str, cr
 
 
 def test_what_is_old_is_pruned_and_nothing_else(database_url: str, credential_id: int) -> None:
-    ages = {"call_stats": (34.9, 35.1), "call_minutes": (0, 1.9, 2.1)}
+    ages = {"call_stats": (35.1, 34.9), "call_minutes": (2.1, 1.9, 0)}
 
     async def do(o: Opened) -> int:
-        async with o.db.transaction() as connection:
-            for age in ages["call_stats"]:
-                await connection.execute(
-                    "INSERT INTO bibwire.call_stats VALUES (%s, %s, 'races', 1, 0, 1, '{1}')",
-                    (credential_id, NOW - timedelta(days=age)),
-                )
-            for age in ages["call_minutes"]:
-                await connection.execute(
-                    "INSERT INTO bibwire.call_minutes VALUES (%s, %s, 1)",
-                    (credential_id, NOW - timedelta(days=age)),
-                )
+        at = NOW
+        made = o.permits(credential_id, now=lambda: at)
+        for age in ages["call_stats"]:
+            at = NOW - timedelta(days=age)
+            await made.record("races", failed=False, bytes_received=1, seconds=1.0)
+        for age in ages["call_minutes"]:
+            at = NOW - timedelta(days=age)
+            async with made.permit("races"):
+                pass
         return await permits.prune(o.db, NOW)
 
     assert on(database_url, do) == 2

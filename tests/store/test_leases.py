@@ -13,7 +13,8 @@ import psycopg
 import pytest
 
 from bibwire.domain.errors import DatabaseUnavailable, LeaseLost
-from bibwire.store import leases
+from bibwire.domain.sweeps import Stream, StreamState
+from bibwire.store import leases, streams
 from bibwire.store.database import Database, open_database
 from bibwire.store.leases import Lease
 from bibwire.store.session import Session, end_frozen, open_session
@@ -53,9 +54,10 @@ async def processes(conninfo: str, number: int) -> AsyncIterator[tuple[Database,
 
 
 async def commit_page(db: Database, lease: Lease) -> None:
-    """Write something under a lease, as the sync of a page does."""
+    """Write where a stream stands under a lease, as the sync of a page does."""
     async with db.transaction() as connection:
-        await connection.execute("UPDATE bibwire.scopes SET last_error = 'written'")
+        state = StreamState(cursor_at=datetime.now(UTC))
+        await streams.save(connection, lease.partner_id, lease.race_id, Stream.PARTICIPANTS, state)
         await leases.hold(connection, lease)
 
 
@@ -70,7 +72,7 @@ async def stand_still(db: Database) -> None:
 
 
 def written(database: psycopg.Connection[tuple[Any, ...]]) -> bool:
-    return database.execute("SELECT last_error FROM bibwire.scopes").fetchone() == ("written",)
+    return database.execute("SELECT FROM bibwire.streams WHERE cursor_at IS NOT NULL").fetchone() is not None
 
 
 def test_of_many_who_ask_at_once_one_gets_the_lease(database_url: str, partner_id: int) -> None:

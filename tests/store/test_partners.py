@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
-from typing import Any
 
 import psycopg
 import pytest
@@ -11,9 +11,12 @@ from psycopg import sql
 
 import rsusim
 from bibwire.domain.errors import InvariantBroken, SettingsError
+from bibwire.domain.merge import BibMove
 from bibwire.domain.secrets import Credential, Secret
 from bibwire.engine.planner import outlook
+from bibwire.store import feed, leases, quarantine
 from bibwire.store.partners import TABLES
+from bibwire.store.session import open_session
 from tests.house import House
 
 pytestmark = pytest.mark.every_postgres
@@ -233,33 +236,25 @@ def test_removal_waits_for_the_page_being_stored_and_leaves_nothing_of_it(
     world.register(world.add_event(race, "10K", world.now.replace(tzinfo=None)))
     partner = house.add_partner(account)
     house.sync()
-    row: dict[str, Any] = {"p": partner.partner_id, "r": race}
-    with psycopg.connect(house.runtime.conninfo) as writer:
-        # As a page's transaction does: its scope first, its rows, the feed's head last.
-        writer.execute(
-            "SELECT FROM bibwire.scopes WHERE partner_id = %(p)s AND race_id = %(r)s FOR UPDATE", row
-        )
-        writer.execute(
-            "INSERT INTO bibwire.participants (partner_id, registration_id, race_id, first_seen_at, "
-            "changed_at, as_of) VALUES (%(p)s, 1, %(r)s, now(), now(), now())",
-            row,
-        )
+    db, now = house.runtime.db, house.clock.now()
 
-        async def both() -> None:
-            import asyncio
-
-            removal = asyncio.create_task(house.runtime.partners.remove("Peak"))
-            await asyncio.sleep(0.3)
-            assert not removal.done()
-            await asyncio.to_thread(
-                writer.execute,
-                "UPDATE bibwire.feed_heads SET last_seq = last_seq + 1 WHERE partner_id = %(p)s",
-                row,
-            )
-            await asyncio.to_thread(writer.commit)
+    async def both() -> None:
+        async with open_session(house.runtime.conninfo) as session:
+            lease = await leases.acquire(db, session, partner.partner_id, race)
+            assert lease is not None
+            # As a page's transaction does: its scope first, its rows, the feed's head last.
+            async with db.transaction() as connection:
+                await leases.hold(connection, lease)
+                removal = asyncio.create_task(house.runtime.partners.remove("Peak"))
+                await asyncio.sleep(0.3)
+                assert not removal.done()
+                odd = quarantine.Entry("unreadable", b"{}", None)
+                await quarantine.keep(connection, partner.partner_id, race, "participants", [odd], now=now)
+                move = feed.line_of_move(race, BibMove(1, race, None, 7, None, now), seen_at=now)
+                await feed.write(connection, partner.partner_id, [move])
             await removal
 
-        house.run(both())
+    house.run(both())
 
     assert set(counts(house, partner.partner_id).values()) == {0}
 
