@@ -317,7 +317,8 @@ def test_a_database_that_cannot_be_read_is_told_at_once_and_the_run_goes_on(
         serving(shell, "run", "--metrics-port", "0") as (process, url),
         psycopg.connect(database_url) as blocker,
     ):
-        wait_until(lambda: scrape(shell, url).value("bibwire_up") == 1)
+        # A worker that finds no database when it starts ends, and is started again.
+        wait_until(lambda: scrape(shell, url).value("bibwire_workers") == 1)
         # It accepts connections and says nothing: a migration's lock, or a disk that stands still.
         blocker.execute("LOCK TABLE bibwire.partners IN ACCESS EXCLUSIVE MODE")
         began = time.monotonic()
