@@ -145,3 +145,32 @@ def test_the_schedule_reads_the_race_list_soon(
             assert event["removed_at"] is not None
 
     asyncio.run(an_afternoon())
+
+
+def test_what_failed_of_a_race_is_over_with_its_last_event(
+    world: rsusim.World, simulator: rsusim.Server, database_url: str, peak: rsusim.Account
+) -> None:
+    """Nobody asks for the race any more, so nobody else could say that it works again."""
+    [only] = add_race(world, peak, "5K")
+    [race] = world.races
+    soon = (world.now + timedelta(hours=2)).astimezone(world.races[race].zone)
+    world.edit_event(only, start=soon.replace(tzinfo=None))
+
+    async def an_hour() -> None:
+        async with Simulation(world, simulator.base_url, database_url) as simulation:
+            await simulation.add_partner(peak)
+            await simulation.run_until(world.now + timedelta(minutes=10))
+            world.withdraw(peak.name, race)
+            await simulation.run_until(world.now + timedelta(minutes=5))
+            [fresh] = simulation.rows("SELECT failing_since FROM bibwire.freshness")
+            assert fresh["failing_since"] is not None
+            with world:
+                world.grant(peak.name, race)
+                world.remove_event(only)
+
+            await simulation.run_until(world.now + timedelta(minutes=40))
+
+            assert simulation.rows("SELECT FROM bibwire.freshness WHERE failing_since IS NOT NULL") == []
+            assert simulation.rows("SELECT access_lost_at FROM bibwire.races") == [{"access_lost_at": None}]
+
+    asyncio.run(an_hour())

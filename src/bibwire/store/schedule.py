@@ -154,6 +154,7 @@ async def store_plan(
         now=now,
     )
     await _run(connection, "close_scopes", **key)
+    await _run(connection, "forget_failures", partner_id=partner_id, now=now)
     await _run(
         connection,
         "store_plan",

@@ -97,6 +97,34 @@ WHERE partner_id = %(partner_id)s
   AND race_id <> ALL (%(race_ids)s)
   AND next_due_at IS NOT NULL;
 
+-- name: forget_failures
+-- A race without a live event is not asked for any more: nothing of it fails, and no access is missed.
+WITH over AS (
+    UPDATE bibwire.scopes AS s
+    SET failures = 0,
+        failing_since = NULL,
+        last_error = NULL
+    WHERE s.partner_id = %(partner_id)s
+      AND s.next_due_at IS NULL
+      AND s.failing_since IS NOT NULL
+      AND NOT EXISTS (
+          SELECT
+          FROM bibwire.events AS e
+          WHERE e.partner_id = s.partner_id
+            AND e.race_id = s.race_id
+            AND e.removed_at IS NULL
+            AND (e.lasts_until + interval '168 hours' > %(now)s::timestamptz OR e.lasts_until IS NULL)
+      )
+    RETURNING s.race_id
+)
+
+UPDATE bibwire.races AS r
+SET access_lost_at = NULL
+FROM over AS o
+WHERE r.partner_id = %(partner_id)s
+  AND r.race_id = o.race_id
+  AND r.access_lost_at IS NOT NULL;
+
 -- name: store_plan
 UPDATE bibwire.plans
 SET next_plan_at = %(next_plan_at)s,
