@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
 import rsusim
-from bibwire.domain.errors import DatabaseGone
+from bibwire.domain.errors import DatabaseGone, DatabaseReplaced, DatabaseUnavailable
+from bibwire.engine import patience
 from bibwire.engine.patience import Patience
 from bibwire.store import catalog, leases
 from bibwire.store.database import open_database
@@ -58,6 +60,42 @@ def test_a_lease_is_renewed_again_after_a_renewal_that_failed(
     house.run(run())
 
 
+def test_a_lease_of_a_server_that_was_replaced_is_not_renewed_again(
+    house: House, world: rsusim.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partner = house.add_partner(world.accounts["Peak Timing"])
+    house.sync()
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "RENEW_AGAIN_SECONDS", 0.05)
+    acquire, renew = leases.acquire, leases.renew
+    tried: list[str] = []
+
+    async def acquired_before_a_restart(*arguments: Any) -> leases.Lease | None:
+        lease = await acquire(*arguments)
+        return lease and replace(lease, server_started_at=lease.server_started_at - timedelta(hours=1))
+
+    async def noted(*arguments: Any) -> None:
+        try:
+            await renew(*arguments)
+        except DatabaseReplaced as error:
+            tried.append(str(error))
+            raise
+
+    monkeypatch.setattr(leases, "acquire", acquired_before_a_restart)
+    monkeypatch.setattr(leases, "renew", noted)
+
+    async def run() -> None:
+        scopes = await catalog.live_scopes(house.runtime.db, partner.partner_id, now=house.clock.now())
+        before = asyncio.all_tasks()
+        async with house.runtime.sweeper.leased(scopes[0]), asyncio.timeout(PATIENCE_SECONDS):
+            [renewing] = [task for task in asyncio.all_tasks() - before if "_renew" in str(task.get_coro())]
+            await renewing
+
+    house.run(run())
+    assert len(tried) == 1
+    assert "started again" in tried[0]
+
+
 def test_a_database_that_stays_away_is_waited_for_once_and_then_told_with_the_way_on(
     database_url: str,
 ) -> None:
@@ -76,6 +114,28 @@ def test_a_database_that_stays_away_is_waited_for_once_and_then_told_with_the_wa
                 assert time.monotonic() - began < 20
 
         asyncio.run(run())
+
+
+def test_what_a_server_that_is_there_cannot_do_is_not_tried_many_times(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a full disk: each try may cost calls to RunSignup."""
+    monkeypatch.setattr(patience, "PAUSE_SECONDS", 0.01)
+    tries = 0
+
+    async def run() -> None:
+        async with open_database(database_url) as db:
+
+            async def work() -> None:
+                nonlocal tries
+                tries += 1
+                await db.fetch("DO $$ BEGIN RAISE 'on purpose' USING ERRCODE = 'disk_full'; END $$")
+
+            with pytest.raises(DatabaseUnavailable, match="on purpose"):
+                await Patience(db)(work)
+
+    asyncio.run(run())
+    assert tries == 3
 
 
 def test_what_was_cut_off_is_done_again_once_the_database_is_back(database_url: str) -> None:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 
 from bibwire.domain.errors import BibwireError
 from bibwire.store.database import Database, statements
-from bibwire.store.jobs import RESCUE, Jobs, Periodic, Task
-from bibwire.store.jobs_engine import is_cut_off
+from bibwire.store.jobs import FIRST_PAUSE_SECONDS, RESCUE, Jobs, Periodic, Task
+from bibwire.store.jobs_engine import is_done_again_at_once
 
 FETCH: Final = (
-    "SELECT id, task_name, args FROM bibwire_jobs.procrastinate_fetch_job_v2(%(queues)s, %(worker_id)s)"
+    "SELECT id, task_name, args, attempts"
+    " FROM bibwire_jobs.procrastinate_fetch_job_v2(%(queues)s, %(worker_id)s)"
 )
 REGISTER: Final = "SELECT worker_id FROM bibwire_jobs.procrastinate_register_worker_v1()"
 
@@ -44,6 +46,16 @@ class Bell:
         await future
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What was taken from the queue; `attempts`: how often it was tried before."""
+
+    number: int
+    name: str
+    args: dict[str, Any]
+    attempts: int
+
+
 class SeasonJobs(Jobs):
     """
     The queue of one worker.
@@ -52,8 +64,8 @@ class SeasonJobs(Jobs):
     ended, and takes back what it had in hand under the former ones.
     """
 
-    def __init__(self, db: Database, bell: Bell) -> None:
-        super().__init__(db)
+    def __init__(self, db: Database, bell: Bell, *, first_pause_seconds: float = FIRST_PAUSE_SECONDS) -> None:
+        super().__init__(db, first_pause_seconds=first_pause_seconds)
         self._bell = bell
         self.worker_id: int | None = None
         self._former: list[int] = []
@@ -102,8 +114,7 @@ class SeasonJobs(Jobs):
                 heard = asyncio.create_task(self._bell.heard())
                 try:
                     while len(running) < concurrency and (job := await self._fetch(list(tasks))) is not None:
-                        number, name, args = job
-                        work = asyncio.create_task(self._do(tasks[name], number, name, args, stopping))
+                        work = asyncio.create_task(self._do(tasks[job.name], job, stopping))
                         running.add(work)
                         work.add_done_callback(running.discard)
                     await asyncio.wait((heard, *ends), return_when=asyncio.FIRST_COMPLETED)
@@ -120,28 +131,26 @@ class SeasonJobs(Jobs):
             if running:
                 await asyncio.wait(running, timeout=1)
 
-    async def _fetch(self, names: list[str]) -> tuple[int, str, dict[str, Any]] | None:
-        [[number, name, args]] = await self._db.fetch(FETCH, queues=names, worker_id=self.worker_id)
-        return None if number is None else (number, name, args)
+    async def _fetch(self, names: list[str]) -> _Job | None:
+        [[number, *rest]] = await self._db.fetch(FETCH, queues=names, worker_id=self.worker_id)
+        return None if number is None else _Job(number, *rest)
 
-    async def _do(
-        self, task: Task, number: int, name: str, args: dict[str, Any], stopping: asyncio.Event
-    ) -> None:
+    async def _do(self, task: Task, job: _Job, stopping: asyncio.Event) -> None:
         worker_id, settled = self.worker_id, "finish"
         try:
-            await task(args, stopping)
+            await task(job.args, stopping)
         except asyncio.CancelledError:
             settled = "give_back"
         except BibwireError as error:
-            log.warning("job failed", action="job", task=name, error=str(error))
-            settled = "give_back" if is_cut_off(error) else "fail"
+            log.warning("job failed", action="job", task=job.name, error=str(error))
+            settled = "give_back" if is_done_again_at_once(error, attempts=job.attempts) else "fail"
         except Exception as error:
-            log.error("job failed", action="job", task=name, exc_info=error)
+            log.error("job failed", action="job", task=job.name, exc_info=error)
             settled = "fail"
         try:
-            await self._db.fetch(statements("jobs")[settled], job_id=number, worker_id=worker_id)
-            if name in ("plan", RESCUE):
-                await self._db.fetch(statements("jobs")["note_chore"], task=name)
+            await self._db.fetch(statements("jobs")[settled], job_id=job.number, worker_id=worker_id)
+            if job.name in ("plan", RESCUE):
+                await self._db.fetch(statements("jobs")["note_chore"], task=job.name)
         except BibwireError:
             self.lose_sessions()
         self._bell.ring()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import psycopg
 import pytest
 
+from bibwire.domain.errors import DatabaseCutOff, DatabaseDenied, DatabaseUnavailable
+from bibwire.store import jobs_engine
 from bibwire.store.database import Database, open_database
 from bibwire.store.jobs import RESCUE, Jobs, Task
 from tests.seasons.queue import Bell, SeasonJobs
@@ -23,14 +25,16 @@ FAST: Final = {
     "first_pause_seconds": 0.5,
 }
 LEFT: Final = "SELECT count(*) FROM bibwire_jobs.procrastinate_jobs WHERE task_name = 'sweep'"
-MakeJobs = Callable[[Database], Jobs]
+# What failed is not done again while a test looks.
+PATIENT: Final = {**FAST, "first_pause_seconds": 1000.0}
+MakeJobs = Callable[..., Jobs]
 
 
 class _Rung(SeasonJobs):
     """The double, with what a season does for it: it is told that there is work, and rescues."""
 
-    def __init__(self, db: Database) -> None:
-        super().__init__(db, Bell())
+    def __init__(self, db: Database, *, first_pause_seconds: float) -> None:
+        super().__init__(db, Bell(), first_pause_seconds=first_pause_seconds)
 
     async def run_worker(self, *args: Any, **options: Any) -> None:
         ringing = asyncio.create_task(self._ring())
@@ -50,9 +54,14 @@ class _Rung(SeasonJobs):
 
 @pytest.fixture(params=["real", "double"])
 def make_jobs(request: pytest.FixtureRequest) -> MakeJobs:
-    if request.param == "double":
-        return _Rung
-    return lambda db: Jobs(db, **FAST)  # type: ignore[arg-type]
+    """Make a queue whose failed jobs are done again after half a second, unless `timing` says otherwise."""
+
+    def make(db: Database, timing: Mapping[str, float] = FAST) -> Jobs:
+        if request.param == "double":
+            return _Rung(db, first_pause_seconds=timing["first_pause_seconds"])
+        return Jobs(db, **timing)  # type: ignore[arg-type]
+
+    return make
 
 
 @asynccontextmanager
@@ -161,6 +170,37 @@ def test_what_failed_is_done_again_until_it_succeeds(database_url: str, make_job
 
     in_database(database_url, make_jobs, use)
     assert len(tries) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (DatabaseCutOff("PostgreSQL was started again"), jobs_engine.TRIED_AT_ONCE + 1),
+        (DatabaseUnavailable("PostgreSQL cannot be used: its disk is full"), 1),
+        (DatabaseDenied("PostgreSQL takes no changes"), 1),
+    ],
+    ids=["cut off", "full disk", "denied"],
+)
+def test_only_what_was_cut_off_is_done_again_at_once_and_not_for_ever(
+    database_url: str, make_jobs: MakeJobs, error: Exception, tries: int
+) -> None:
+    tried = 0
+
+    async def sweep(_: dict[str, Any], __: asyncio.Event) -> None:
+        nonlocal tried
+        tried += 1
+        raise error
+
+    async def run() -> None:
+        async with open_database(database_url) as db:
+            jobs = make_jobs(db, PATIENT)
+            async with working(jobs, {"sweep": sweep}), asyncio.timeout(PATIENCE_SECONDS):
+                await queue(db, 1, lock="7", same="7")
+                while (await jobs.stats()).failed == 0 and tried < 10:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(run())
+    assert tried == tries
 
 
 def test_who_is_told_to_leave_tells_its_jobs_and_gives_back_what_stays(

@@ -20,7 +20,7 @@ from typing import IO, Any
 import psycopg
 import pytest
 
-from bibwire.domain.errors import DatabaseUnavailable
+from bibwire.domain.errors import DatabaseCutOff, DatabaseUnavailable
 from bibwire.store import connections, embedded, jobs_engine, jobs_schema, migrate
 from bibwire.store.database import Database, open_database
 from bibwire.store.jobs import Jobs, Periodic, Task
@@ -376,7 +376,7 @@ def test_what_the_database_cut_off_is_done_again_without_a_pause(
         nonlocal tries
         tries += 1
         if tries == 1:
-            raise DatabaseUnavailable("PostgreSQL was started again")
+            raise DatabaseCutOff("PostgreSQL was started again")
 
     asyncio.run(_work_off(database_url, sweep, first_pause_seconds=1000.0))
     assert tries == 2

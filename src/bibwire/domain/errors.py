@@ -5,6 +5,9 @@ Every error of Bibwire, grouped by what its catcher does.
     ├── SettingsError               wrong use or settings: tell the user, exit 2
     ├── FeedRewound                 the database lost changes that were read: say from where to read again
     ├── DatabaseUnavailable         PostgreSQL cannot be used: tell the operator, exit 1
+    │   ├── DatabaseCutOff          it, or the way to it, went away in the middle of the work: do that again
+    │   │   └── DatabaseReplaced    it was started again, or a standby took over: leases of before are void
+    │   ├── DatabaseGone            it was waited for, and did not come back in time
     │   └── DatabaseDenied          it is there and refuses us: waiting does not help, a person has to act
     ├── RetryLater                  may pass by itself: try again within bounds, then give up the scope
     │   ├── VendorUnavailable       no answer, 5xx, 522, error 4 or 5
@@ -48,6 +51,14 @@ class SettingsError(BibwireError):
 
 class DatabaseUnavailable(BibwireError):
     """PostgreSQL cannot be reached, is too old, or refuses us."""
+
+
+class DatabaseCutOff(DatabaseUnavailable):
+    """The server, or the connection to it, went away in the middle of the work: that is not to blame."""
+
+
+class DatabaseReplaced(DatabaseCutOff):
+    """The server was started again, or another one took its place: what it leased to us is nobody's."""
 
 
 class FeedRewound(BibwireError):

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from bibwire.domain.errors import DatabaseDenied, DatabaseGone, DatabaseUnavailable
+from bibwire.domain.errors import DatabaseCutOff, DatabaseDenied, DatabaseGone, DatabaseUnavailable
 from bibwire.store.database import Database
 
 # A server that is started anew, or recovers from a crash, is mostly back within that.
@@ -21,6 +21,8 @@ PATIENCE_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 1.0
 # A server that answers and fails us each time is not away.
 MOST_TRIES: Final = 10
+# One that is there and cannot do it, as with a full disk: each try may cost calls to RunSignup.
+MOST_TRIES_OF_ONE_THERE: Final = 3
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -52,7 +54,8 @@ class Patience:
                 raise
             except DatabaseUnavailable as error:
                 tries += 1
-                if tries == MOST_TRIES:
+                most = MOST_TRIES if isinstance(error, DatabaseCutOff) else MOST_TRIES_OF_ONE_THERE
+                if tries >= most:
                     raise
                 async with self._waiting:
                     await self._until_back(error)

@@ -24,6 +24,7 @@ from bibwire.domain.errors import (
     Blocked,
     BudgetSpent,
     Collided,
+    DatabaseReplaced,
     DatabaseUnavailable,
     LeaseLost,
     RaceGone,
@@ -216,7 +217,7 @@ class Sweeper:
             try:
                 async with asyncio.timeout(leases.RENEW_SECONDS):
                     await leases.renew(self._db, lease)
-            except LeaseLost:
+            except (LeaseLost, DatabaseReplaced):
                 return
             except (BibwireError, TimeoutError):
                 wait = leases.RENEW_AGAIN_SECONDS

@@ -33,7 +33,7 @@ from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from bibwire.domain.errors import BibwireError, DatabaseDenied, DatabaseUnavailable
+from bibwire.domain.errors import BibwireError, DatabaseCutOff, DatabaseUnavailable
 from bibwire.store import connections
 from bibwire.store.database import Connection, connect, statements
 from bibwire.store.watched import Pool
@@ -62,8 +62,8 @@ class TakenForDead(Exception):
     """This worker stood still for so long that others may have taken its jobs over."""
 
 
-# A job that the database cut off is done again at once so many times, and then as one that failed.
-CUT_OFF_AT_MOST: Final = 3
+# A job that was tried so often before, for whatever reason, is not done again at once but as one that failed.
+TRIED_AT_ONCE: Final = 3
 
 
 class JobCutOff(Exception):
@@ -253,9 +253,9 @@ class _GiveBackWhenCutOff(BaseRetryStrategy):
         return RetryDecision() if isinstance(exception, asyncio.CancelledError | JobCutOff) else None
 
 
-def is_cut_off(error: BibwireError) -> bool:
-    """Say whether a job failed for the database's sake alone, and waiting helps."""
-    return isinstance(error, DatabaseUnavailable) and not isinstance(error, DatabaseDenied)
+def is_done_again_at_once(error: BibwireError, *, attempts: int) -> bool:
+    """Say whether a job that failed waits for nothing; `attempts`: how often it was tried before."""
+    return isinstance(error, DatabaseCutOff) and attempts < TRIED_AT_ONCE
 
 
 def _first_error(*tasks: asyncio.Task[Any]) -> BaseException | None:
@@ -437,7 +437,7 @@ class WorkerRun:
                 is_known = isinstance(error, DatabaseUnavailable) and (self._told or self.stopping.is_set())
                 self._told = self._told or isinstance(error, DatabaseUnavailable)
                 (log.info if is_known else log.warning)("job failed", error=str(error), **told)
-                if is_cut_off(error) and context.job.attempts < CUT_OFF_AT_MOST:
+                if is_done_again_at_once(error, attempts=context.job.attempts):
                     raise JobCutOff from None
                 raise JobFailed from None
             except Exception as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from bibwire.domain.errors import DatabaseUnavailable, LeaseLost
+from bibwire.domain.errors import DatabaseReplaced, LeaseLost
 from bibwire.store.database import Connection, Database, statements
 from bibwire.store.session import INSTANCE_LOCKS, Session
 
@@ -54,7 +54,7 @@ async def hold(connection: Connection, lease: Lease) -> datetime | None:
 
     Raises:
         LeaseLost: Another process has taken the scope over.
-        DatabaseUnavailable: The server was started again, or another one took its place.
+        DatabaseReplaced: The server was started again, or another one took its place.
     """
     cursor = await connection.execute(
         statements("leases")["hold"],
@@ -70,7 +70,7 @@ async def hold(connection: Connection, lease: Lease) -> datetime | None:
     if row is None:
         cursor = await connection.execute(statements("leases")["server_started_at"])
         if await cursor.fetchone() != (lease.server_started_at,):
-            raise DatabaseUnavailable(
+            raise DatabaseReplaced(
                 "PostgreSQL was started again, or a standby took over, while a race was read: what is read "
                 "is not stored, and the race is read again."
             )

@@ -17,6 +17,7 @@ from psycopg_pool import PoolTimeout
 from bibwire.domain.errors import (
     BibwireError,
     Collided,
+    DatabaseCutOff,
     DatabaseDenied,
     DatabaseUnavailable,
     StatementRefused,
@@ -27,6 +28,14 @@ _COLLISIONS: Final = (errors.DeadlockDetected, errors.SerializationFailure)
 _UNUSABLE: Final = (
     psycopg.OperationalError,
     PoolTimeout,
+    errors.IdleInTransactionSessionTimeout,
+    errors.IdleSessionTimeout,
+)
+# What a server says when it ends a session by itself, or is about to be there again.
+_ENDED: Final = (
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.CannotConnectNow,
     errors.IdleInTransactionSessionTimeout,
     errors.IdleSessionTimeout,
 )
@@ -63,8 +72,17 @@ def translated(error: psycopg.Error) -> BibwireError:
         return StatementRefused("The partner was removed meanwhile.", sqlstate=error.sqlstate)
     # What is too large for PostgreSQL is "operational" too, and no wait ends that.
     if isinstance(error, _UNUSABLE) and not (error.sqlstate or "").startswith("54"):
-        return DatabaseUnavailable(f"PostgreSQL cannot be used: {told(error)}")
+        kind = DatabaseCutOff if _cuts_off(error) else DatabaseUnavailable
+        return kind(f"PostgreSQL cannot be used: {told(error)}")
     return StatementRefused(f"PostgreSQL refused a statement: {told(error)}.", sqlstate=error.sqlstate)
+
+
+def _cuts_off(error: psycopg.Error) -> bool:
+    """Say whether the server or the connection went away, and not: it is there, and cannot do it."""
+    if isinstance(error, PoolTimeout):
+        return False
+    # Without a code no server said it: the connection was lost, or none was made.
+    return error.sqlstate is None or isinstance(error, _ENDED) or error.sqlstate.startswith("08")
 
 
 def told(error: psycopg.Error) -> str:

@@ -31,7 +31,7 @@ import structlog
 from psycopg import sql
 from psycopg.rows import TupleRow
 
-from bibwire.domain.errors import BibwireError, DatabaseUnavailable
+from bibwire.domain.errors import BibwireError, DatabaseCutOff, DatabaseUnavailable
 from bibwire.domain.secrets import Secret
 from bibwire.store import database
 from bibwire.store.database import Database, statements
@@ -164,7 +164,7 @@ class Session:
         A call that is broken off may not be over for RunSignup: its place is left to run out.
 
         Raises:
-            DatabaseUnavailable: The place could not be kept; the call was broken off.
+            DatabaseCutOff: The place could not be kept; the call was broken off.
         """
         longest = self._call_seconds - min(BROKEN_OFF_BEFORE, self._call_seconds / 4)
         try:
@@ -179,7 +179,7 @@ class Session:
                 await to_its_end(self.give_place_back(place))
             if not limit.expired():
                 raise
-            raise DatabaseUnavailable(
+            raise DatabaseCutOff(
                 "PostgreSQL cannot be used: a call to RunSignup was broken off, because others might have "
                 "taken its place."
             ) from None
