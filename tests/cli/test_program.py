@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 import bibwire
 from bibwire.cli.help import EXAMPLES
 from tests.cli.conftest import BIBWIRE, Shell
+from tests.network import network_to
 from tests.waiting import PATIENCE_SECONDS
 
 LEAST = """
@@ -223,6 +225,21 @@ def test_a_database_that_is_not_reached_is_named_with_what_to_do(bare: Shell, ur
     assert told in ended.told
     for words in ("hidden", "Is the server running", "Errno", "failed"):
         assert words not in ended.err
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_several_hosts_the_one_that_answers_is_heard(bare: Shell, database_url: str, first: int) -> None:
+    with network_to(database_url) as (network, conninfo):
+        user = conninfo_to_dict(conninfo)["user"]
+        hosts = ["127.0.0.2:1", f"127.0.0.1:{network.port}"]
+        hosts = [hosts[first], hosts[1 - first]]
+        ended = bare.run("status", DATABASE_URL=f"postgresql://{user}@{','.join(hosts)}/nowhere")
+
+    assert ended.code == 1
+    assert 'FATAL: database "nowhere" does not exist' in ended.told
+    assert "no server answers at 127.0.0.2, port 1 (connection refused)" in ended.told
+    assert "start it there" not in ended.told
+    assert ended.told.count("nowhere") == 1
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ import pytest
 from bibwire.domain.errors import DatabaseUnavailable, SettingsError
 from bibwire.store import embedded, embedded_programs
 from bibwire.store.file_lock import FileLock
+from bibwire.store.refusals import translated
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the guard is untested on Windows")
@@ -407,6 +408,20 @@ def test_a_killed_server_is_started_again_and_what_was_committed_is_there(made: 
         busy.close()
         assert query(second.conninfo, "SELECT 1") == 1, "the first still holds it"
     stopped(made)
+
+
+def test_nobody_is_asked_to_start_our_own_server_where_it_is_away(made: Path) -> None:
+    with embedded.start(made) as server:
+        conninfo = server.conninfo
+    stopped(made)
+
+    with pytest.raises(psycopg.OperationalError) as away:
+        query(conninfo, "SELECT 1")
+
+    told = str(translated(away.value))
+    assert "the embedded PostgreSQL is away" in told
+    assert "Bibwire starts it again by itself" in told
+    assert "BIBWIRE_DATABASE_URL" not in told
 
 
 def test_a_frozen_server_keeps_its_pid_file_and_is_waited_for(made: Path) -> None:

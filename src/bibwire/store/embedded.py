@@ -31,7 +31,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 from urllib.parse import quote
 
 import psutil
@@ -49,9 +49,12 @@ from bibwire.store.embedded_programs import (
     find_programs,
 )
 from bibwire.store.file_lock import FileLock
+from bibwire.store.refusals import EMBEDDED
 
 # Names the socket; outside Windows nothing listens on TCP.
 PORT = 5432
+# By it an error tells that it is about this server.
+_AS_EMBEDDED: Final = f"fallback_application_name={EMBEDDED}"
 # A socket's path may have 107 characters on Linux and 103 on macOS.
 SOCKET_PATH_LENGTH = 100
 # The title of a server of ours; the sixteen digits say of which folder.
@@ -334,9 +337,11 @@ class EmbeddedServer:
             except (IndexError, ValueError) as error:
                 raise psycopg.OperationalError("no server has written its port") from error
             password = quote((self._base / "password").read_text(), safe="")
-            return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{quote(database, safe='')}"
+            return (
+                f"postgresql://{USER}:{password}@127.0.0.1:{port}/{quote(database, safe='')}?{_AS_EMBEDDED}"
+            )
         folder = quote(os.fsencode(self._socket_folder), safe="")
-        return f"postgresql://{USER}@/{quote(database, safe='')}?host={folder}&port={PORT}"
+        return f"postgresql://{USER}@/{quote(database, safe='')}?host={folder}&port={PORT}&{_AS_EMBEDDED}"
 
     def _processes(self) -> list[psutil.Process]:
         """Return every process of a PostgreSQL that runs on the data folder."""

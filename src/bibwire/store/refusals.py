@@ -8,6 +8,7 @@ the kind of error (SQLSTATE) and the names of constraint, table and column.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 import psycopg
@@ -45,12 +46,22 @@ READ_ONLY: Final = (
 )
 
 
-# What libpq says of a server that was not reached: each address it tried, and the system's reason.
-_TRIED: Final = re.compile(
+# Stands in the address of the embedded server, whose user can neither start it nor correct that address.
+EMBEDDED: Final = "bibwire-embedded"
+# What libpq and psycopg say of each place that they tried, and of one where nobody answered.
+_SEVERAL: Final = re.compile(
+    r"^- host: '(?P<host>.*?)', port: '(?P<port>.*?)', hostaddr: .*?: "
+    r"(?P<said>connection .*?)(?=\n- host: |\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+_FAILED: Final = re.compile(
     r'connection to server (?:at "(?P<host>[^"]+)"(?: \([^)]*\))?, port (?P<port>\d+)|'
-    r'on socket "(?P<socket>[^"]+)") '
-    r"failed: (?P<reason>Connection refused|Connection timed out|No such file or directory|No route to host"
-    r"|Network is unreachable|Host is down|timeout expired)"
+    r'on socket "(?P<socket>[^"]+)") failed: (?P<said>.*)',
+    re.DOTALL,
+)
+_NOBODY: Final = re.compile(
+    r"(?:connection )?(?P<reason>Connection refused|Connection timed out|No such file or directory"
+    r"|No route to host|Network is unreachable|Host is down|timeout expired)"
 )
 _UNKNOWN_HOST: Final = re.compile(r"failed to resolve host '([^']+)'")
 
@@ -89,7 +100,10 @@ def told(error: psycopg.Error) -> str:
     """Say what an error was, without what it was about."""
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         # Of the connection, the network or the server as a whole: no row is in it.
-        said = error.diag.message_primary or _unreached(str(error)) or str(error)
+        said = error.diag.message_primary
+        if not said:
+            text = str(error)
+            said = _not_connected(text, embedded=_is_embedded(error)) or text
         return " ".join(said.split()) or type(error).__name__
     kind = type(error).__name__ if error.sqlstate is None else f"{type(error).__name__} ({error.sqlstate})"
     named = [
@@ -104,21 +118,59 @@ def told(error: psycopg.Error) -> str:
     return ", ".join([kind, *named])
 
 
-def _unreached(text: str) -> str | None:
-    """Say in a sentence where no server was reached, why, and what to do; None: one was."""
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A place that was tried. `reason`: why nobody answered there; None: somebody did, and `said` that."""
+
+    place: str
+    is_socket: bool
+    reason: str | None
+    said: str
+
+
+def _tried(text: str) -> list[_Tried]:
+    """Take apart what is said of a connection that was not made: each place once, as they were tried."""
+    several = [(each["host"], each["port"], each["said"]) for each in _SEVERAL.finditer(text)]
+    tried: dict[str, _Tried] = {}
+    for host, port, whole in several or [("", "", text)]:
+        failed = _FAILED.search(whole)
+        if failed is None and not host:
+            continue
+        named = {"host": host, "port": port, "socket": None, "said": whole} if failed is None else failed
+        place = (
+            f"the socket {named['socket']}" if named["socket"] else f"{named['host']}, port {named['port']}"
+        )
+        said = " ".join((named["said"] or "").split())
+        nobody = _NOBODY.match(said)
+        reason = None if nobody is None else nobody["reason"][0].lower() + nobody["reason"][1:]
+        tried.setdefault(place, _Tried(place, named["socket"] is not None, reason, said))
+    return list(tried.values())
+
+
+def _not_connected(text: str, *, embedded: bool) -> str | None:
+    """Say in a sentence where no server was reached, why, and what to do; None: it is of something else."""
     if found := _UNKNOWN_HOST.search(text):
         return (
             f"the host {found[1]} of BIBWIRE_DATABASE_URL cannot be looked up: check the network, or correct "
             "the name"
         )
-    tried = {
-        f"{each['host']}, port {each['port']}" if each["host"] else f"the socket {each['socket']}": each
-        for each in _TRIED.finditer(text)
-    }
-    if not tried:
+    tried = _tried(text)
+    silent = [each for each in tried if each.reason is not None]
+    if not silent:
         return None
-    reason = next(iter(tried.values()))["reason"]
-    fix = "start it there"
-    if any(each["host"] for each in tried.values()):
-        fix += ", or correct host and port in BIBWIRE_DATABASE_URL"
-    return f"no server answers at {' nor at '.join(tried)} ({reason[0].lower()}{reason[1:]}): {fix}"
+    if embedded:
+        return f"the embedded PostgreSQL is away ({silent[0].reason}): Bibwire starts it again by itself"
+    nowhere = f"no server answers at {' nor at '.join(each.place for each in silent)} ({silent[0].reason})"
+    if answers := [f"{each.place}: {each.said}" for each in tried if each.reason is None]:
+        return "; ".join([*answers, nowhere])
+    if all(each.is_socket for each in silent):
+        return f"{nowhere}: start it there"
+    return f"{nowhere}: start it there, or correct host and port in BIBWIRE_DATABASE_URL"
+
+
+def _is_embedded(error: psycopg.Error) -> bool:
+    """Say whether an error is of a connection to the embedded server that was not made."""
+    options = () if error.pgconn is None else error.pgconn.info
+    return any(
+        each.keyword == b"fallback_application_name" and each.val == EMBEDDED.encode() for each in options
+    )
