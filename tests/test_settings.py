@@ -165,6 +165,20 @@ def test_a_file_that_is_a_folder_or_a_broken_link_is_not_passed_over(
     assert refusal(monkeypatch) == f"{file} cannot be read: No such file or directory."
 
 
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has such files")
+@pytest.mark.timeout(20)
+def test_a_file_whose_end_never_comes_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "bibwire.toml"
+    os.mkfifo(file)
+    assert refusal(monkeypatch) == f"{file} is no plain file: put one there, or remove it."
+
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    assert refusal(monkeypatch) == f"{file} is no plain file: put one there, or remove it."
+
+
 def test_a_wrong_value_in_the_file_names_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "bibwire.toml").write_text("timeout_seconds = 'soon'\n")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -474,6 +475,9 @@ def _passwords(database_url: str) -> list[Secret]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
+        # A pipe or a device would be read for ever.
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise SettingsError(f"{path} is no plain file: put one there, or remove it.")
         # An editor on Windows begins a file with a byte order mark.
         content = tomllib.loads(path.read_text("utf-8-sig"))
     except UnicodeDecodeError:
