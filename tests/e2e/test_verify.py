@@ -743,6 +743,59 @@ def test_a_vendor_that_is_gone_at_night_is_asked_again_within_the_hour(scene: Sc
     assert nights.plan["verified_at"] == scene.world.now
 
 
+def test_at_night_as_many_calls_are_made_as_large_races_take(scene: Scene) -> None:
+    scene.house.runtime.page_size = 2  # as if a race had tens of thousands of people
+    nights = Nights(scene)
+    to_the_hour(scene, nights)
+    scene.world.log.clear()
+
+    assert nights.tick() == 1
+
+    assert scene.world.log.calls > 40
+    assert nights.plan["verify_failures"] == []
+    assert nights.plan["verified_at"] == scene.world.now
+
+
+def test_where_the_hour_leaves_too_few_calls_fewer_races_are_verified_at_night(scene: Scene) -> None:
+    scene.house.runtime.page_size = 2
+    scene.house.run(scene.house.runtime.partners.limit("Peak Timing", 280))
+    nights = Nights(scene)
+    to_the_hour(scene, nights)
+    scene.world.log.clear()
+
+    assert nights.tick() == 1
+
+    assert scene.world.log.calls <= 82
+    assert nights.plan["verify_failures"] == []
+    assert nights.plan["verified_at"] == scene.world.now
+
+
+def test_what_no_call_was_left_for_at_night_is_said_and_made_within_the_hour(scene: Scene) -> None:
+    scene.house.runtime.page_size = 2
+    scene.house.run(scene.house.runtime.partners.limit("Peak Timing", 280))
+    nights = Nights(scene)
+    to_the_hour(scene, nights)
+    scene.verify(max_calls=30)
+
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as logged:
+        assert nights.tick() == 1
+
+    assert {each["verdict"] for each in nights.plan["verify_failures"]} == {"error"}
+    assert any("the hour's calls" in each["seen"] for each in nights.plan["verify_failures"])
+    [told] = [line for line in logged if line["event"].startswith("mirror ")]
+    assert told["event"] == "mirror verified in part"
+    assert (told["failed"], told["errors"]) == (0, len(nights.plan["verify_failures"]))
+    again_at = nights.plan["next_verify_at"]
+    assert timedelta(hours=1) < again_at - scene.world.now < timedelta(hours=1, minutes=5)
+    scene.world.advance((again_at - scene.world.now).total_seconds())
+    # Calls are counted by the database's clock, which is not moved: instead of the hour, more are allowed.
+    scene.house.run(scene.house.runtime.partners.limit("Peak Timing", 10_000))
+    assert nights.tick() == 1
+    assert nights.plan["verify_failures"] == []
+    assert nights.plan["next_verify_at"] > scene.world.now + timedelta(hours=20)
+
+
 def test_a_verification_that_is_broken_off_is_made_again(scene: Scene) -> None:
     nights = Nights(scene)
     to_the_hour(scene, nights)

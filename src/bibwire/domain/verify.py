@@ -35,6 +35,11 @@ LATE_GRACE_SECONDS: Final = 60.0
 NEWEST_ROWS: Final = 20
 # What gives a verification more calls: told with every check that had too few.
 MORE_CALLS: Final = "--max-calls"
+# What gives them to one that was given no number: a full listing more or less decides how many it takes.
+HOURS_CALLS: Final = "the hour's calls for verifications"
+# Retries, and rows that are read a second time, come on top of what is planned.
+RESERVE: Final = 0.25
+LEAST_RESERVE: Final = 10
 # Races that start within this time are verified before any other.
 SOON: Final = timedelta(hours=24)
 
@@ -406,6 +411,18 @@ def longest_cut(pages: Sequence[int], size: int) -> int | None:
         if rows < size and any(pages[number + 1 :]):
             return rows
     return None
+
+
+def calls_given(planned: int, *, least: int, room: int) -> int:
+    """
+    Return how many calls a verification may make that was given no number.
+
+    Args:
+        planned: About how many its checks take.
+        least: As many at least, for samples.
+        room: As many as may be made at present.
+    """
+    return min(room, max(least, planned + max(LEAST_RESERVE, int(planned * RESERVE))))
 
 
 def chosen(

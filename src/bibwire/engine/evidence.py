@@ -37,10 +37,14 @@ class Purse:
     Args:
         most: Attempts at most, those that are retries too.
         on_call: Told after each.
+        of: What gives it so many.
     """
 
-    def __init__(self, most: int, on_call: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, most: int, on_call: Callable[[], None] = lambda: None, *, of: str = MORE_CALLS
+    ) -> None:
         self.most = most
+        self.of = of
         self.begun = 0
         self.made = 0
         self._on_call = on_call
@@ -57,9 +61,7 @@ class Purse:
             CallsUsedUp: None is left.
         """
         if self.left <= 0:
-            raise CallsUsedUp(
-                f"All {self.most} calls that this verification may make ({MORE_CALLS}) are made."
-            )
+            raise CallsUsedUp(f"All {self.most} calls that this verification may make ({self.of}) are made.")
         self.begun += 1
 
     def note(self, call: CallMade) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 
 from bibwire.clock import Clock
+from bibwire.domain.budget import MINUTE, WINDOW_MINUTES
 from bibwire.domain.verify import Verdict
 from bibwire.engine.verify import Verifier, VerifyReport, VerifyRequest
 from bibwire.store import schedule
@@ -18,6 +19,8 @@ from bibwire.store.partners import Partners
 
 # A vendor that could not be asked is asked again before the next night.
 AGAIN_UNASKED: Final = timedelta(hours=1)
+# So it is where the hour's calls did not suffice: by then those of this minute do not count any more.
+AGAIN_WITH_CALLS: Final = (WINDOW_MINUTES + 1) * MINUTE
 DAY_SECONDS: Final = 86_400
 
 log = structlog.get_logger()
@@ -55,7 +58,7 @@ class Nightly:
         # Every day other races and bibs.
         seed = int(self._clock.now().timestamp()) // DAY_SECONDS
         report = await self._verifier.verify(
-            [partner], VerifyRequest(partner.name, seed=seed), stopping=stopping.is_set
+            [partner], VerifyRequest(partner.name, max_calls=None, seed=seed), stopping=stopping.is_set
         )
         # At once: a worker that is to leave now has found it all the same.
         _tell_failures(partner.name, report)
@@ -63,15 +66,18 @@ class Nightly:
             return  # it is due again soon
         now = self._clock.now()
         next_at = self._next_verification(now)
-        if report.unverified and not report.of(Verdict.FAIL):
-            next_at = min(next_at, now + AGAIN_UNASKED)
+        if (report.unverified or report.out_of_calls) and not report.of(Verdict.FAIL):
+            next_at = min(next_at, now + (AGAIN_WITH_CALLS if report.out_of_calls else AGAIN_UNASKED))
         await schedule.verify_next(self._db, partner.partner_id, next_at=next_at)
+        errors = len(report.of(Verdict.ERROR))
+        how = "verified in part" if errors else "verified"
         log.info(
-            "mirror verified" if not report.unverified else "mirror not verified",
+            f"mirror {'not verified' if report.unverified else how}",
             action="verify",
             partner=partner.name,
             checks=len(report.checks),
             failed=len(report.of(Verdict.FAIL)),
+            errors=errors,
             skipped=len(report.of(Verdict.SKIPPED)),
             calls=report.calls,
         )

@@ -17,6 +17,7 @@ from typing import Any, Final
 import structlog
 
 from bibwire.clock import Clock
+from bibwire.domain.budget import Urgency, ceilings, room
 from bibwire.domain.errors import (
     BibwireError,
     Blocked,
@@ -28,7 +29,7 @@ from bibwire.domain.errors import (
     SettingsError,
     VendorUnreachable,
 )
-from bibwire.domain.verify import MORE_CALLS, Check, Verdict, chosen, exit_code, sample
+from bibwire.domain.verify import HOURS_CALLS, Check, Verdict, calls_given, chosen, exit_code, sample
 from bibwire.engine.checks import (
     BIBS,
     BUDGET,
@@ -52,6 +53,7 @@ from bibwire.store.catalog import Scope
 from bibwire.store.database import Database
 from bibwire.store.loader import Outcome
 from bibwire.store.partners import Partner
+from bibwire.store.permits import budget_of_partner
 
 SCOPES: Final = 3
 MOST_CALLS: Final = 40
@@ -81,14 +83,15 @@ class VerifyRequest:
 
     Args:
         scopes: Races of a partner that are listed in full.
-        max_calls: Calls of a partner at most.
+        max_calls: Calls of a partner at most; None: as many as its checks take, of fewer races where the
+            hour does not leave so many.
         seed: Chooses races and bibs.
     """
 
     partner: str | None = None
     race_id: int | None = None
     scopes: int = SCOPES
-    max_calls: int = MOST_CALLS
+    max_calls: int | None = MOST_CALLS
     seed: int = 0
 
 
@@ -106,11 +109,17 @@ class VerifyProgress:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What a verification found. `unverified`: partners of which nothing could be asked."""
+    """
+    What a verification found.
+
+    `unverified`: partners of which nothing could be asked. `out_of_calls`: of how many not everything,
+    for want of calls that a later hour has.
+    """
 
     seed: int
     partners: int = 0
     unverified: int = 0
+    out_of_calls: int = 0
     calls: int = 0
     seconds: float = 0.0
     checks: list[Check] = field(default_factory=list)
@@ -153,6 +162,8 @@ class _Run:
     purse: Purse
     evidence: Evidence
     checks: list[Check] = field(default_factory=list)
+    # The hour leaves fewer calls than it takes, and a later one more.
+    is_out_of_calls: bool = False
     # Why nothing more is asked, and of which races.
     stopped: str | None = None
     unreadable: dict[int, str] = field(default_factory=dict)
@@ -241,6 +252,7 @@ class Verifier:
                 report.checks += run.checks
                 report.calls += run.purse.made
                 report.unverified += run.is_unverified
+                report.out_of_calls += run.is_out_of_calls
             progress.partners_done += 1
             watch(progress)
         report.seconds = self._clock.monotonic() - started
@@ -260,7 +272,10 @@ class Verifier:
         announce: Announce,
         stopping: Callable[[], bool],
     ) -> _Run:
-        purse = Purse(request.max_calls, on_call)
+        if request.max_calls is None:
+            purse = Purse(0, on_call, of=HOURS_CALLS)
+        else:
+            purse = Purse(request.max_calls, on_call)
         began_at = self._clock.now()
         run_id = await runs.begin(self._db, partner.partner_id, request.race_id, "verify", now=began_at)
         said: str | None = "It was stopped before its end."
@@ -273,7 +288,7 @@ class Verifier:
                 run = _Run(partner, purse, evidence)
                 tasks = await self._tasks(run, request)
                 progress.checks, progress.checks_done = len(tasks), 0
-                announce(partner.name, sum(task.calls for task in tasks), request.max_calls)
+                announce(partner.name, sum(task.calls for task in tasks), purse.most)
                 for task in tasks:
                     if stopping():
                         run.stopped = "this process was told to leave"
@@ -333,6 +348,32 @@ class Verifier:
         listed = chosen(
             [(scope, scope.starts_at) for scope in loaded], request.scopes, seed=request.seed, now=now
         )
+        if request.max_calls is not None:
+            return await self._tasks_of(run, checks, request, scopes, loaded, listed)
+        budget = await budget_of_partner(self._db, partner_id, now=self._counted_by())
+        left, (_, most) = room(budget, Urgency.RECONCILE), ceilings(budget.limit, Urgency.RECONCILE)
+        while True:
+            tasks = await self._tasks_of(run, checks, request, scopes, loaded, listed)
+            planned = sum(task.calls for task in tasks if not task.spare)
+            if planned <= left or len(listed) < 2:
+                break
+            # What starts soon comes first, so that it is others that wait for another night.
+            listed = listed[:-1]
+        run.purse.most = calls_given(planned, least=MOST_CALLS, room=left)
+        run.is_out_of_calls = left < planned <= most
+        return tasks
+
+    async def _tasks_of(
+        self,
+        run: _Run,
+        checks: Checks,
+        request: VerifyRequest,
+        scopes: Sequence[Scope],
+        loaded: Sequence[Scope],
+        listed: Sequence[Scope],
+    ) -> list[Task]:
+        """Plan the checks of a partner of which these races are to be `listed` in full."""
+        now, partner_id = self._clock.now(), run.partner.partner_id
         first = [*listed, *(scope for scope in scopes if scope not in listed)]
         tasks = [checks.credential(first), *(checks.rights(scope) for scope in listed)]
         bibs = await self._bibs(partner_id, listed, request.seed)
@@ -352,7 +393,9 @@ class Verifier:
         tasks += [checks.freshness(scope) for scope in scopes]
         tasks.append(checks.clock(self._computer_ahead()))
         made = {task.check for task in tasks}
-        run.checks += [_left_out(run.partner, name, why) for name, why in WHY_NOT.items() if name not in made]
+        run.checks[:] = [
+            _left_out(run.partner, name, why) for name, why in WHY_NOT.items() if name not in made
+        ]
         return tasks
 
     async def _bibs(self, partner_id: int, scopes: Sequence[Scope], seed: int) -> dict[int, list[int]]:
@@ -402,6 +445,7 @@ class Verifier:
             run.stopped = "nothing can be asked: the vendor refuses the credential"
             return Verdict.FAIL, str(error)
         except (BudgetSpent, Blocked) as error:
+            run.is_out_of_calls = True
             run.stopped = f"no call may be made at present: {str(error).rstrip('.')}"
             return Verdict.ERROR, str(error)
         except ScopeStopped as error:
@@ -425,7 +469,7 @@ class Verifier:
             return Verdict.SKIPPED, run.unreadable[race_id]
         if task.calls > run.purse.left:
             wanted = "1 call" if task.calls == 1 else f"{task.calls:,} calls"
-            left = f"{run.purse.left:,} of {MORE_CALLS} are left"
+            left = f"{run.purse.left:,} of {run.purse.of} are left"
             return Verdict.SKIPPED if task.spare else Verdict.ERROR, f"it would take {wanted}, and {left}"
         if task.check in NEEDS_LISTING and race_id not in run.evidence.listings:
             return Verdict.SKIPPED, f"there is no full listing of it: see {FULL}"
