@@ -38,7 +38,10 @@ def test_a_limit_that_is_used_up_says_until_when_and_what_would_suffice(
     assert ended.out.startswith(
         "Partner Peak Timing may make 5 calls an hour.\nThe hour's calls are used up until "
     )
-    assert f": {made} calls of the last hour count, and 5 are allowed. No race is polled before." in ended.out
+    # One of the five is a margin, and another one is left to people.
+    assert (
+        f": {made} calls of the last hour count, and polls stop at 3. No race is polled before." in ended.out
+    )
     assert re.search(r"ask RunSignup for (\d+) an hour, then set them with bibwire partner limit", ended.out)
     enough = shell.run("partner", "limit", peak.name, "1000").out
     assert enough == "Partner Peak Timing may make 1,000 calls an hour.\n"
@@ -66,6 +69,25 @@ def test_the_plan_says_why_fewer_calls_can_be_used_and_names_no_poll_before_they
     assert f", {usable} can be used." in out
     until = datetime.fromisoformat(found["calls_used_up_until"])
     assert {datetime.fromisoformat(poll["next_due_at"]) >= until for poll in found["polls"]} == {True}
+
+
+def test_calls_used_up_after_a_throttle_are_told_with_the_number_that_stops_them(
+    shell: Shell, world: rsusim.World, peak: rsusim.Account, race: int
+) -> None:
+    assert shell.run("sync").code == 0
+    assert shell.run("partner", "limit", peak.name, "30").code == 0
+    world.faults.add(rsusim.Fault(path="participants", kind="http_429", retry_after=1, times=1))
+    for _ in range(20):
+        if "used up" in shell.run("sync", "--full", "--no-wait").err:
+            break
+
+    out = " ".join(shell.run("plan").out.split())
+
+    [(made, most)] = re.findall(
+        r"(\d+) calls since RunSignup last asked for fewer count, and polls stop at (\d+)\.", out
+    )
+    assert int(made) >= int(most)
+    assert int(most) < 30
 
 
 def planned(shell: Shell) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bibwire.domain import budget as rules
-from bibwire.domain.budget import Budget, CallerStanding, Spent, Standing, Urgency
+from bibwire.domain.budget import Budget, CallerStanding, Spent, Standing, Stop, Urgency, stops_at
 
 NOON = datetime(2026, 9, 12, 12, 0, 30, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -192,6 +193,23 @@ def test_room_is_what_both_limits_leave() -> None:
         return rules.room(budget, Urgency.LIVE)
 
     assert [room(limit) for limit in (1000, 200, 100, 50)] == [180, 106, 8, 0]
+
+
+def test_told_is_the_number_of_calls_that_stops_a_class() -> None:
+    spent = dict.fromkeys(Urgency, 0)
+    hour = Budget(1000, 1000, 1000, spent_by_urgency=spent | {Urgency.DELTA: 931})
+    assert stops_at(hour, Urgency.DELTA) == Stop(931, 931, lowered=False)
+    assert stops_at(hour, Urgency.RACE_DAY) == Stop(931, 950, lowered=False)
+
+    lowered = Budget(
+        1000, 350, 550,
+        spent_by_urgency=spent | {Urgency.DELTA: 700},
+        spent_since_throttle=spent | {Urgency.DELTA: 330},
+    )  # fmt: skip
+    assert stops_at(lowered, Urgency.DELTA) == Stop(330, 325, lowered=True)
+    # All calls of the hour may stop it before the lowered limit does.
+    most = replace(lowered, spent_by_urgency=spent | {Urgency.DELTA: 940})
+    assert stops_at(most, Urgency.DELTA) == Stop(940, 931, lowered=False)
 
 
 def test_the_limit_ahead_counts_on_its_recovery() -> None:

@@ -135,12 +135,15 @@ def used_up(found: Outlook) -> tuple[datetime | None, str]:
     from bibwire.cli.terminal import counted, moment
     from bibwire.domain.budget import Urgency
 
-    made = f"{counted(found.spent, 'call')} of the last hour count, and {found.calls_per_hour:,} are allowed"
     for urgency, then in (
         (Urgency.RACE_DAY, "No race is polled before"),
         (Urgency.DELTA, "Only races about to start are polled before"),
     ):
         if (until := found.used_up_until.get(urgency)) is not None:
+            stop = found.stops[urgency]
+            since = "since RunSignup last asked for fewer" if stop.lowered else "of the last hour"
+            # The rest of the limit is left to people who look something up.
+            made = f"{counted(stop.made, 'call')} {since} count, and polls stop at {stop.most:,}"
             return until, f"The hour's calls are used up until {moment(until)}: {made}. {then}."
     return None, ""
 

@@ -203,6 +203,28 @@ def room(budget: Budget, urgency: Urgency) -> int:
     return max(0, left)
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """
+    What stops a class: how many calls count for it, and up to how many may be made.
+
+    `lowered`: they are those since the vendor last asked for fewer; else those of the last hour.
+    """
+
+    made: int
+    most: int
+    lowered: bool
+
+
+def stops_at(budget: Budget, urgency: Urgency) -> Stop:
+    """Return what stops the class, or will first: the calls of all classes against one limit or the other."""
+    found = Stop(budget.spent_total, ceilings(budget.limit, urgency)[0], lowered=False)
+    if budget.spent_since_throttle is None:
+        return found
+    lately, most = sum(budget.spent_since_throttle.values()), ceilings(budget.limit_in_use, urgency)[0]
+    return Stop(lately, most, lowered=True) if most - lately < found.most - found.made else found
+
+
 def limit_in_use(standing: Standing, *, now: datetime) -> int:
     """Return the calls an hour at present: as configured, or less for a while after a throttle."""
     if standing.lowered_to is None or standing.throttled_at is None:

@@ -19,7 +19,7 @@ import structlog
 
 from bibwire.clock import Clock
 from bibwire.domain import schedule as rules
-from bibwire.domain.budget import Budget, Urgency, room
+from bibwire.domain.budget import Budget, Stop, Urgency, room, stops_at
 from bibwire.domain.errors import InvariantBroken
 from bibwire.domain.pace import usable_calls
 from bibwire.domain.schedule import PartnerPlan, ScopeFacts, Shortage, Tier
@@ -283,7 +283,7 @@ class Outlook:
     `usable_calls_per_hour`: what polls may use once nothing else takes calls; `taken` of the last hour's
     were history and reconciliation, which `plan` leaves out. `is_former`: what is scheduled would take more
     than that, so that it is planned anew within seconds. `used_up_until`: when the classes have room again
-    for which the hour's calls are used up.
+    for which the hour's calls are used up, and `stops` what stops each of them.
     """
 
     partner: str
@@ -297,9 +297,9 @@ class Outlook:
     names: dict[int, str]
     now: datetime
     usable_calls_per_hour: float
-    spent: int
     taken: int
     used_up_until: dict[Urgency, datetime]
+    stops: dict[Urgency, Stop]
     due_at: dict[int, datetime]
     is_former: bool
 
@@ -351,9 +351,9 @@ async def outlook(db: Database, partner: Partner, *, now: datetime) -> Outlook:
         names={race_id: each.name for race_id, each in by_id.items()},
         now=now,
         usable_calls_per_hour=usable,
-        spent=budget.spent_total,
         taken=_taken(budget),
         used_up_until=used_up,
+        stops={urgency: stops_at(budget, urgency) for urgency in used_up},
         due_at=due_at,
         is_former=is_former,
     )
