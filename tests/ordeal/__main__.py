@@ -61,6 +61,7 @@ def play(ordeal: Ordeal, seed: int, seconds: float | None, names: list[str], lon
 def play_together(ordeal: Ordeal, names: list[str], longest: float, *, compare: bool) -> None:
     """Play troubles that overlap, look at what is left of them, and `compare` the mirror with the world."""
     told = ordeal.told
+    ordeal.met.clear()
     begun = time.monotonic()
     ends: list[tuple[float, str, ExitStack]] = []
     for number, name in enumerate(names):

@@ -65,7 +65,7 @@ class Ordeal:
 
     Attributes:
         folder: Where the processes live and say what they say; `keep` leaves it there.
-        active: The troubles of this moment.
+        active: The troubles of this moment; `met`: those of them that another one met, whichever came first.
     """
 
     def __init__(self, seed: int, told: Told, *, has_own_network: bool) -> None:
@@ -80,7 +80,9 @@ class Ordeal:
             if any(event.starts_at - self.now < HOT_SECONDS for event in race.events)
         }
         self.moving = Moving(self.world, seed)
+        self.watch = Watch(self.world)
         self.active: set[str] = set()
+        self.met: set[str] = set()
         self.keep = False
         # Until when the two places for calls may be taken by calls of a process that was killed.
         self.places_taken_until = 0.0
@@ -123,7 +125,6 @@ class Ordeal:
         settings["BIBWIRE_LOG_FILE"] = str(self.disk.folder / "bibwire.jsonl")
         self.crew = Crew(self.folder, settings)
         self._stack.callback(self.crew.destroy)
-        self.watch = Watch(self.world, self.cluster)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.keep = self.keep or kind is not None
@@ -233,7 +234,7 @@ class Ordeal:
             act()
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
-            self.watch.look(in_trouble=bool(self.active))
+            self.watch.look(self.cluster, in_trouble=bool(self.active))
             for ended in self.crew.ended:
                 # Who finds no database when it starts says so, and is started again.
                 assert ended.code == 1, f"{ended.name} ended with {ended.code}"

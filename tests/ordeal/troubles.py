@@ -370,7 +370,6 @@ def _command(name: str) -> Callable[[Ordeal], Going]:
         command = commands(ordeal)[name]
         stop = ordeal.random.choice((None, None, *STOPPED))
         label = f"{name.replace(' ', '-')}-{stop.name if stop else 'whole'}"
-        troubled = bool(ordeal.active)
         process = ordeal.crew.start(label, *command.arguments, stdin=command.stdin)
         stopped: list[bool] = []
 
@@ -384,15 +383,15 @@ def _command(name: str) -> Callable[[Ordeal], Going]:
         if stop is not None:
             ordeal.later(ordeal.random.uniform(0.3, 3.0), stop_it)
         yield
-        troubled |= len(ordeal.active) > 1
         if stop is None:
             ordeal.wait_until(lambda: process.poll() is not None, COMMAND_SECONDS, f"{label} ended")
         else:
             ordeal.wait_until(lambda: stopped or process.poll() is not None, COMMAND_SECONDS, label)
             ordeal.wait_until(lambda: process.poll() is not None, STOPPED_SECONDS, f"{label} ended")
+        troubled = f"command {name}" in ordeal.met
         codes = (*command.codes, *(IN_TROUBLE if troubled else ()))
         if stop is not None and stopped:
-            codes = (0, *STOPPED[stop])  # it may have been done before the signal came
+            codes = (*codes, *STOPPED[stop])  # it may have been about to end before the signal came
         ordeal.told.codes[f"{label} {process.returncode}"] += 1
         assert process.returncode in codes, (
             f"{label} ended with {process.returncode}, not {codes}: {ordeal.crew.said(label)[-1500:]}"
@@ -414,6 +413,8 @@ def played(name: str, ordeal: Ordeal) -> Generator[None, None, None]:
     going = TROUBLES[name].play(ordeal)
     next(going)
     ordeal.active.add(name)
+    if len(ordeal.active) > 1:
+        ordeal.met |= ordeal.active
     yield
     try:
         next(going, None)

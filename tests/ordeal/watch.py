@@ -43,7 +43,6 @@ class Watch:
     """
 
     world: rsusim.World
-    cluster: Cluster
     looks: int = 0
     blind: int = 0
     excused_in_flight: list[tuple[float, float]] = field(default_factory=list)
@@ -55,12 +54,12 @@ class Watch:
     _loaded: set[tuple[str, int]] = field(default_factory=set)
     _least: dict[tuple[int, float], tuple[int, int]] = field(default_factory=dict)
 
-    def look(self, *, in_trouble: bool) -> None:
+    def look(self, cluster: Cluster, *, in_trouble: bool) -> None:
         """Look at every rule; without a trouble the database has to answer."""
         self.looks += 1
         self._calls_made()
         try:
-            with self.cluster.snapshot() as connection:
+            with cluster.snapshot() as connection:
 
                 def rows(query: str, **values: Any) -> list[dict[str, Any]]:
                     return connection.execute(query.encode(), values).fetchall()
