@@ -106,17 +106,22 @@ class Shell:
         return Ended(process.returncode, out, err)
 
     def start_on_screen(self, *arguments: str) -> tuple[subprocess.Popen[bytes], int]:
-        """Start what draws a screen, in a session without a terminal of its own; back: its terminal's end."""
+        """
+        Start what draws a screen, in a session without a terminal of its own; back: its terminal's end.
+
+        What it says on standard error goes to the file `screen.err`.
+        """
         ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [BIBWIRE, *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=subprocess.DEVNULL,
-            cwd=self.folder,
-            env=self.environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
-            start_new_session=True,
-        )
+        with (self.folder / "screen.err").open("wb") as told:
+            process = subprocess.Popen(
+                [BIBWIRE, *arguments],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=told,
+                cwd=self.folder,
+                env=self.environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
+                start_new_session=True,
+            )
         os.close(theirs)
         return process, ours
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import time
 from datetime import datetime, timedelta
 
 import pytest
@@ -105,15 +107,17 @@ def test_what_fails_comes_first_and_the_races_are_turned_over_by_keys(many: Shel
 def test_it_ends_with_its_terminal(shell: Shell, peak: rsusim.Account) -> None:
     """Also where no signal says so: in a session that has no terminal of its own."""
     watching, ours = shell.start_on_screen("status", "--watch")
-    shown = b""
+    shown, deadline = b"", time.monotonic() + PATIENCE_SECONDS
     try:
-        while b"page 1" not in shown:
-            shown += os.read(ours, 10_000)
-    finally:
-        os.close(ours)
-
-    try:
-        # As after a SIGHUP; or what it showed last could not be written any more.
-        assert watching.wait(PATIENCE_SECONDS) in (143, 1)
+        try:
+            while b"page 1" not in shown:
+                assert select.select([ours], [], [], deadline - time.monotonic())[0], shown
+                shown += os.read(ours, 10_000)
+        finally:
+            os.close(ours)
+        # As after a SIGHUP, though what it shows last cannot be written any more.
+        assert watching.wait(PATIENCE_SECONDS) == 143
     finally:
         watching.kill()
+        watching.wait()
+    assert "Traceback" not in (shell.folder / "screen.err").read_text()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ async def watch(runtime: Runtime) -> None:
     if not out.is_terminal:
         raise SettingsError("--watch needs a terminal; programs read 'bibwire status --json'.")
     view = View(runtime.clock.now)
-    with Live(console=out, screen=True, auto_refresh=False) as live, _keys() as keys:
+    with _ends_with_terminal(), Live(console=out, screen=True, auto_refresh=False) as live, _keys() as keys:
 
         def draw() -> None:
             live.update(Text("\n").join(view.lines(out.width, out.height)), refresh=True)
@@ -90,6 +91,17 @@ async def _look(runtime: Runtime, view: View) -> None:
         except (BibwireError, TimeoutError) as error:
             view.no_answer(str(error) or f"no answer within {PATIENCE_SECONDS:g} s")
         await asyncio.sleep(LOOK_SECONDS)
+
+
+@contextmanager
+def _ends_with_terminal() -> Iterator[None]:
+    """Take what cannot be written any more, on leaving too, for the end of the terminal."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise asyncio.CancelledError from None
 
 
 @contextmanager
