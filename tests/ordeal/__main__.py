@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
 from random import Random
@@ -24,7 +26,7 @@ from tests.ordeal.troubles import OPERATOR, TROUBLES, NotPermitted, may_make_net
 OVERLAPPING: Final = 0.6
 # So often the mirror is compared with the world, and after each trouble of the database.
 COMPARED_EVERY: Final = 3
-_INSIDE: Final = "BIBWIRE_ORDEAL_NETWORK"
+INSIDE: Final = "BIBWIRE_ORDEAL_NETWORK"
 
 
 def plan(seed: int, names: list[str]) -> Iterator[list[str]]:
@@ -104,17 +106,19 @@ def main() -> int:
     parser.add_argument("--longest", type=float, default=60.0, help="seconds that one lasts at most")
     parser.add_argument("--only", nargs="*", help="names of troubles; all by default")
     chosen = parser.parse_args()
-    if _INSIDE not in os.environ and may_make_networks():
+    if INSIDE not in os.environ and may_make_networks():
         inside = [sys.executable, "-m", "tests.ordeal", *sys.argv[1:]]
-        os.environ[_INSIDE] = "own"
+        os.environ[INSIDE] = "own"
         os.execvp("unshare", ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *inside])
     names = chosen.only or list(TROUBLES)
     unknown = [name for name in names if name not in TROUBLES]
     if unknown:
         parser.error(f"no trouble {unknown[0]!r}; there are: {', '.join(TROUBLES)}")
+    # Whoever ends us finds nothing left of our servers and disks.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     told = Told()
     began = time.monotonic()
-    ordeal = Ordeal(chosen.seed, told, has_own_network=os.environ.get(_INSIDE) == "own")
+    ordeal = Ordeal(chosen.seed, told, has_own_network=os.environ.get(INSIDE) == "own")
     code = 0
     try:
         with ordeal:
@@ -122,6 +126,7 @@ def main() -> int:
             play(ordeal, chosen.seed, seconds, names, chosen.longest)
     except Exception as error:
         code = 1
+        traceback.print_exc()
         told.say(f"seed {chosen.seed} FAILS: {type(error).__name__}: {error}")
         told.say(f"at that moment: {', '.join(sorted(ordeal.active)) or 'no trouble'}; logs: {ordeal.folder}")
     watch = ordeal.watch

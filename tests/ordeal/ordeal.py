@@ -87,6 +87,8 @@ class Ordeal:
         # Until when the two places for calls may be taken by calls of a process that was killed.
         self.places_taken_until = 0.0
         self.has_lost_changes = False
+        # Where its own folder is made.
+        self.folder = Path("/tmp")  # until it has one of its own there
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._look_at = 0.0
         self._stack = ExitStack()
@@ -101,10 +103,10 @@ class Ordeal:
         return self
 
     def _set_up(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="bibwire-ordeal-", dir="/tmp"))
-        self._stack.callback(self._remove_folder)
+        self.folder = Path(tempfile.mkdtemp(prefix="bibwire-ordeal-", dir=self.folder))
         # Home and log of the program are on a disk that can fill up.
         self.disk = Disk(self.folder / "disk", _HOME_MEGABYTES)
+        self._stack.callback(self._remove_folder)
         self.disk.make()
         self.cluster = Cluster()
         self._stack.callback(self._close_cluster)
@@ -131,13 +133,15 @@ class Ordeal:
         self._stack.close()
 
     def _close_cluster(self) -> None:
-        if self.keep:
-            asked = (repr(info) for info in self.world.log.requests)
-            (self.folder / "requests").write_text("\n".join(asked), "utf-8")
-            self.cluster.dump(self.folder / "database.sql")
-            for log in self.cluster.home.glob("*/log"):
-                shutil.copy(log, self.folder / f"postgres-{log.parent.name}.log")
-        self.cluster.close()
+        try:
+            if self.keep:
+                asked = (repr(info) for info in self.world.log.requests)
+                (self.folder / "requests").write_text("\n".join(asked), "utf-8")
+                for log in self.cluster.home.glob("*/log"):
+                    shutil.copy(log, self.folder / f"postgres-{log.parent.name}.log")
+                self.cluster.dump(self.folder / "database.sql")
+        finally:
+            self.cluster.close()
 
     def _remove_folder(self) -> None:
         if self.keep:
@@ -164,6 +168,7 @@ class Ordeal:
         since = self.now
         self.wait_until(lambda: self._hot_polls(since) >= self.hot_races, PATIENCE_SECONDS, "the first load")
         self.compare()
+        self.watch.processes(self.crew.pids())
 
     def end(self) -> None:
         """Stop everything, look at what is left, and compare the mirror with the world a last time."""
@@ -226,6 +231,7 @@ class Ordeal:
         self._later.append((time.monotonic() + seconds, act))
 
     def _turn(self) -> None:
+        self.moving.assert_alive()
         self.crew.tend()
         now = time.monotonic()
         due = [act for at, act in self._later if at <= now]
@@ -234,14 +240,18 @@ class Ordeal:
             act()
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
-            self.watch.look(self.cluster, in_trouble=bool(self.active))
-            for ended in self.crew.ended:
-                # Who finds no database when it starts says so, and is started again.
-                assert ended.code == 1, f"{ended.name} ended with {ended.code}"
-                assert self.active, f"{ended.name} ended with {ended.code} though nothing was wrong"
-            self.crew.ended.clear()
-            left = self.crew.orphans_left()
-            assert not left, f"the worker of a `run` that was killed is still there: {left}"
+            self._look()
+
+    def _look(self) -> None:
+        """Look at what holds all the time."""
+        self.watch.look(self.cluster, in_trouble=bool(self.active))
+        for ended in self.crew.ended:
+            # Who finds no database when it starts says so, and is started again.
+            assert ended.code == 1, f"{ended.name} ended with {ended.code}"
+            assert self.active, f"{ended.name} ended with {ended.code} though nothing was wrong"
+        self.crew.ended.clear()
+        left = self.crew.orphans_left()
+        assert not left, f"the worker of a `run` that was killed is still there: {left}"
 
     # What is looked at when a trouble is over
 

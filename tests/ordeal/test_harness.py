@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import signal
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.ordeal import __main__ as program
 from tests.ordeal import crew, troubles
+from tests.ordeal import ordeal as ordeals
 from tests.ordeal.crew import Crew, environment
 from tests.ordeal.ordeal import Ordeal, Told
 from tests.ordeal.troubles import Going, Trouble
+from tests.waiting import PATIENCE_SECONDS
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -21,9 +26,10 @@ class Alone(Ordeal):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(1, Told(), has_own_network=False)
+        self.moving.__enter__()
         self.crew = Crew(folder, environment(folder, NOBODY, NOBODY))
 
-    def _turn(self) -> None:
+    def _look(self) -> None:
         pass
 
     def recover(self, since: float) -> float:
@@ -35,7 +41,7 @@ def nothing(_: Ordeal) -> Going:
 
 
 @pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Alone:
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
     """Every command ends with 1, after a moment; nobody stops one."""
     failing = tmp_path / "failing"
     failing.write_text("#!/bin/sh\nsleep 0.2\nexit 1\n")
@@ -43,7 +49,9 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Alone:
     monkeypatch.setattr(crew, "BIBWIRE", str(failing))
     monkeypatch.setattr(troubles, "STOPPED", {})
     monkeypatch.setitem(troubles.TROUBLES, "nothing", Trouble("nothing", nothing, (0.1, 0.1), "vendor"))
-    return Alone(tmp_path)
+    alone = Alone(tmp_path)
+    yield alone
+    alone.moving.__exit__()
 
 
 @pytest.mark.parametrize("names", [["nothing", "command sync"], ["command sync", "nothing"]])
@@ -69,3 +77,38 @@ def test_a_command_that_leaves_when_the_signal_comes_ends_as_it_would_have(
     program.play_together(alone, ["command sync without calls left"], 0.5, compare=False)
 
     assert alone.told.codes == {"sync-without-calls-left-SIGINT 3": 1}
+
+
+def test_a_world_that_stands_still_ends_the_ordeal(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone.wait(0.1)
+
+    def fail(**_: object) -> None:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr(alone.moving.life, "catch_up", fail)
+    with pytest.raises(AssertionError, match=r"the world stands still: RuntimeError\('canary'\)"):
+        alone.wait(PATIENCE_SECONDS)
+
+
+def test_a_set_up_that_fails_is_told_with_where_and_the_summary(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def made(prefix: str, **_: object) -> str:
+        folder = tmp_path / prefix
+        folder.mkdir()
+        return str(folder)
+
+    def no_cluster() -> None:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", made)
+    monkeypatch.setattr(ordeals, "Cluster", no_cluster)
+    monkeypatch.setenv(program.INSIDE, "no")  # as if no network of its own could be made
+    monkeypatch.setattr(sys, "argv", ["ordeal", "--minutes", "0"])
+
+    assert program.main() == 1
+
+    told = capsys.readouterr()
+    assert "seed 1 FAILS: RuntimeError: canary" in told.out
+    assert "seed 1: 0.0 minutes, 0 troubles, 0 calls, 0 looks" in told.out
+    assert "in no_cluster" in told.err

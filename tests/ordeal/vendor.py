@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Final
@@ -56,6 +57,7 @@ class Moving:
         self.new_events = self.new_races = 0
         self._moves = threading.Lock()
         self._stop = threading.Event()
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="moving", daemon=True)
 
     def __enter__(self) -> Moving:
@@ -73,7 +75,18 @@ class Moving:
     def go_on(self) -> None:
         self._moves.release()
 
+    def assert_alive(self) -> None:
+        """Fail if nothing happens any more."""
+        assert self._thread.is_alive(), f"the world stands still: {self._error!r}"
+
     def _run(self) -> None:
+        try:
+            self._move()
+        except Exception as error:
+            self._error = error
+            traceback.print_exc()
+
+    def _move(self) -> None:
         next_event = self._world.clock.time() + NEW_EVENT_SECONDS
         next_race = self._world.clock.time() + NEW_RACE_SECONDS
         while not self._stop.wait(_TICK_SECONDS):

@@ -27,7 +27,8 @@ DATED_AFTER: Final = timedelta(seconds=2)
 LOADED_SECONDS: Final = 180.0
 # Of one process, whatever it has been through.
 MOST_DESCRIPTORS, MOST_MEGABYTES = 120, 400
-# What a process may have more after a trouble than when it was new.
+# What a process may have more after a trouble than when it was first looked at: at the start, or, of one
+# that was started later, after the first trouble that it saw.
 MORE_DESCRIPTORS, MORE_MEGABYTES = 30, 120
 
 
@@ -52,7 +53,7 @@ class Watch:
     _calls: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     _known_at: dict[tuple[str, int], float] = field(default_factory=dict)
     _loaded: set[tuple[str, int]] = field(default_factory=set)
-    _least: dict[tuple[int, float], tuple[int, int]] = field(default_factory=dict)
+    _first: dict[tuple[int, float], tuple[int, int]] = field(default_factory=dict)
 
     def look(self, cluster: Cluster, *, in_trouble: bool) -> None:
         """Look at every rule; without a trouble the database has to answer."""
@@ -143,9 +144,9 @@ class Watch:
             told = f"{name} has {descriptors} open descriptors and {megabytes} MB"
             assert descriptors <= MOST_DESCRIPTORS, told
             assert megabytes <= MOST_MEGABYTES, told
-            least = self._least.setdefault(key, (descriptors, megabytes))
-            assert descriptors <= least[0] + MORE_DESCRIPTORS, f"{told}; it began with {least}"
-            assert megabytes <= least[1] + MORE_MEGABYTES, f"{told}; it began with {least}"
+            first = self._first.setdefault(key, (descriptors, megabytes))
+            assert descriptors <= first[0] + MORE_DESCRIPTORS, f"{told}; at first {first}"
+            assert megabytes <= first[1] + MORE_MEGABYTES, f"{told}; at first {first}"
 
 
 def _never_fresher_than_true(
