@@ -112,6 +112,15 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(bare: Shell, arguments: list[
 
 
 def test_a_number_below_zero_is_said_to_be_one(bare: Shell) -> None:
+    for command in ("backfill", "status", "bibs"):
+        told = bare.run(command, "-5").told
+        assert "-5 may not stand there: a number comes after the option that it is for." in told
+    for arguments, told in (
+        (("sync", "--race", "-3"), "'--race': it has to be 1 or more."),
+        (("verify", "--seed", "3333333333"), "'--seed': it has to be 2147483648 or less."),
+        (("demo", "--seconds", "x"), "'--seconds': it has to be a number."),
+    ):
+        assert told in bare.run(*arguments).told
     assert "BIB has to be 0 or more." in bare.run("lookup", "-5", "--race", "3").told
     assert "CALLS has to be 1 or more." in bare.run("partner", "limit", "Peak Timing", "-5").told
 

@@ -12,7 +12,7 @@ import errno
 import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -203,12 +203,24 @@ def _first_of_ours(error: BaseException) -> BibwireError | None:
     return None
 
 
+# What the library says to programmers, and how we say it.
+_LIBRARYS_WORDS: Final = (
+    (r"Value error, ", ""),
+    (r"Input should be a valid integer, unable to parse string as an integer", "it has to be a whole number"),
+    (r"Input should be a valid number, unable to parse string as a number", "it has to be a number"),
+    (r"Input should be greater than or equal to (\S+)", r"it has to be \1 or more"),
+    (r"Input should be less than or equal to (\S+)", r"it has to be \1 or less"),
+)
+
+
 def wrong_use(error: typer.TyperException) -> str:
     """Return the sentence that says what was typed wrong, without what may be a password."""
     option = str(getattr(error, "option_name", ""))
     if re.fullmatch(r"-\d+", option):
-        name, least = next((each for each in _arguments(error) if each[1] is not None), ("it", 0))
-        return f"{option} is too small: {name} has to be {least} or more."
+        for name, least in _arguments(error):
+            if least is not None:
+                return f"{option} is too small: {name} has to be {least} or more."
+        return f"{option} may not stand there: a number comes after the option that it is for."
     told = error.format_message()
     # What was typed may be a whole file, and looking through all of it takes minutes.
     is_cut = len(told) > _LONGEST_TYPED
@@ -216,13 +228,8 @@ def wrong_use(error: typer.TyperException) -> str:
     end = r"(?:@|\Z)" if is_cut else "@"
     told = re.sub(rf"(\w+://)\S*{end}", r"\1***@", told[:_LONGEST_TYPED])
     told = re.sub(r"(password\s*=\s*)[^\s)]+", r"\1***", told)
-    # The library's own words are for programmers.
-    told = re.sub(r"Value error, ", "", told)
-    told = re.sub(
-        r"Input should be a valid integer, unable to parse string as an integer",
-        "it has to be a whole number",
-        told,
-    )
+    for words, plainly in _LIBRARYS_WORDS:
+        told = re.sub(words, plainly, told)
     told = f"{told}…" if is_cut else told
     names = [name for name, _ in _arguments(error)]
     if re.match(r"-[^-]", option) and "NAME" in names:
