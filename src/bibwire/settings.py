@@ -394,7 +394,7 @@ def _working_folder() -> Path | None:
 
 
 def partner_token(name: str) -> str:
-    """Return the partner's name as it stands in a variable: capitals, other signs as `_`."""
+    """Return the partner's name as it stands in a variable: capitals, other characters as `_`."""
     return re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 

@@ -192,7 +192,7 @@ def _of_drift(facts: Facts) -> Iterator[Metric]:
 
 def _of_jobs(facts: Facts) -> Iterator[Metric]:
     jobs = facts.jobs
-    yield _gauge("bibwire_workers", "Workers that give signs.", (), [((), jobs.workers)])
+    yield _gauge("bibwire_workers", "Workers that are alive.", (), [((), jobs.workers)])
     counts = (("waiting", jobs.todo), ("running", jobs.doing), ("failed", jobs.failed))
     yield _gauge(
         "bibwire_queue_jobs", "Jobs in the queue.", ("status",), (((name,), n) for name, n in counts)

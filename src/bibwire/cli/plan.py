@@ -159,11 +159,12 @@ def _why_fewer(found: Outlook) -> list[str]:
         told.append(sentence)
     elif usable < found.usable_calls_per_hour - 0.5:
         told.append(
-            f"{usable:,.0f} of these can be used at present: first loads, backfills and reconciliations took "
+            f"Polls can use only {usable:,.0f} of these {found.usable_calls_per_hour:,.0f} calls/h at "
+            "present: first loads, backfills and reconciliations took "
             f"{counted(found.taken, 'call')} in the last hour."
         )
     if found.is_former:
-        told.append("The schedule still is that of before; bibwire run plans it anew within seconds.")
+        told.append("The schedule is still the old one; bibwire run plans it anew within seconds.")
     return told
 
 

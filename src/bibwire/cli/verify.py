@@ -63,11 +63,12 @@ def verify(
     ] = None,
 ) -> None:
     """
-    Hold the mirror against RunSignup: rights, rows, changes, bibs, removals, clocks, budget, freshness.
+    Compare the mirror with RunSignup: access, rows, changes, bibs, removals, clocks, budget, freshness.
 
     Reads only: nothing changes at RunSignup, nor in the mirror but its history. What would take
     more calls than --max-calls is not made and says so. Exit code 1: a check failed, or nothing could
-    be asked; 3: some checks could not be made, for want of calls for instance.
+    be asked; 3: some checks could not be made, for example because there were too few
+    calls.
     """
     import random
 
@@ -240,7 +241,7 @@ def write_junit(path: Path, report: VerifyReport) -> None:
 
 
 def _xml(text: str) -> str:
-    """Return text without the signs that XML cannot hold."""
+    """Return text without the characters that XML cannot hold."""
     return "".join(
         sign if sign.isprintable() or sign == "\n" else "\N{REPLACEMENT CHARACTER}" for sign in text
     )

@@ -49,7 +49,7 @@ class Verdict(StrEnum):
     How a check ended.
 
     `skipped`: it does not apply, or another check says why it was not made; `error`: it could not be
-    made, or not be finished, for instance for want of calls.
+    made, or not be finished, for example because there were too few calls.
     """
 
     PASS = "pass"  # noqa: S105

@@ -124,7 +124,10 @@ class Checks:
             counted = sum(counts.values())
             seen = f"{counted:,} counted, {held:,} in the mirror"
             if not counted and held > FEW:
-                return Verdict.FAIL, f"{seen}: lost rights look so, for race {scope.race_id}, {scope.name}"
+                return (
+                    Verdict.FAIL,
+                    f"{seen}: access that was lost looks so, for race {scope.race_id}, {scope.name}",
+                )
             return Verdict.PASS, seen
 
         return Task(RIGHTS, scope, "the counts of its events", "an answer, not a denial", 1, do, spare)

@@ -576,7 +576,7 @@ class ScopeSync:
         elif open_:
             await self._leave_missing(
                 f"{sum(gone[each] for each in open_)} of {sum(stored[each] for each in open_)} stored "
-                "registrations are neither listed nor counted any more, which lost rights would look like "
+                "registrations are neither listed nor counted any more, which lost access would look like "
                 "too: they stay as they are; if they are gone indeed, another 'bibwire sync --full' marks "
                 "them, provided that the race list still shows the race and its events"
             )

@@ -113,7 +113,7 @@ class VerifyReport:
     What a verification found.
 
     `unverified`: partners of which nothing could be asked. `out_of_calls`: of how many not everything,
-    for want of calls that a later hour has.
+    because there were too few calls, and a later hour has more.
     """
 
     seed: int
@@ -493,7 +493,7 @@ class Verifier:
             if counted > sent and others:
                 return (
                     Verdict.PASS,
-                    f"{seen}: a verification or reconciliation of the partner went on meanwhile",
+                    f"{seen}: meanwhile a verification, a reconciliation or a reading of the race list ran",
                 )
             return Verdict.FAIL, seen
 

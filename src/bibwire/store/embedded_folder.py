@@ -112,7 +112,7 @@ def make_data(base: Path, programs: Programs) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(base))
         raise DatabaseUnavailable(
             f"The embedded PostgreSQL could not make its data folder under {base} "
-            f"({words.splitlines()[-1]}): see to room and rights there, and try again."
+            f"({words.splitlines()[-1]}): make room there, check the permissions, and try again."
         )
     unfinished.rename(data)
     if sys.platform != "win32":
