@@ -108,7 +108,10 @@ class DataApp:
                 identity = identify(world, quirks, query, request.headers)
         await self._wait(quirks.latency_seconds)
         if fault is not None and fault.kind == "slow":
-            await self._wait(1.4 if fault.seconds is None else fault.seconds)
+            if fault.until is None:
+                await self._wait(1.4 if fault.seconds is None else fault.seconds)
+            while fault.until is not None and not fault.until.is_set():
+                await self._wait(0.01)
         world.call_before(info)
         started = time.perf_counter()
         if throttled:

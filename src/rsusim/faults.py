@@ -63,6 +63,7 @@ class Fault:
         query: Only calls with these parameters.
         retry_after: Value of a Retry-After header, sent as it is; None sends none.
         seconds: Real seconds for the kinds that wait.
+        until: `slow` waits for this instead, however long it takes.
     """
 
     path: str = ""
@@ -75,6 +76,7 @@ class Fault:
     query: Mapping[str, str] = field(default_factory=dict)
     retry_after: str | int | None = None
     seconds: float | None = None
+    until: threading.Event | None = None
     status: int = 200
     body: str = ""
     content_type: str = "application/json; charset=utf-8"

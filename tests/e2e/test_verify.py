@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from typing import Any, Final, cast
@@ -460,24 +461,39 @@ def test_calls_counted_as_ours_and_made_by_nobody_fail(scene: Scene) -> None:
 def test_a_reconciliation_meanwhile_explains_more_calls(scene: Scene, still_at_its_list: bool) -> None:
     runtime = scene.house.runtime
 
+    is_listing, is_verified = threading.Event(), threading.Event()
+
     async def both() -> VerifyReport:
         loop, under_way = asyncio.get_running_loop(), asyncio.Event()
 
-        def begin(info: rsusim.RequestInfo) -> None:
-            if info.endpoint == "removed-participants" or not still_at_its_list:
-                loop.call_soon_threadsafe(under_way.set)
+        def begin(_: rsusim.RequestInfo) -> None:
+            loop.call_soon_threadsafe(under_way.set)
+
+        scene.world.before_answer(begin)
 
         async def reconcile() -> None:
             await under_way.wait()
-            if still_at_its_list:
-                scene.world.faults.add(rsusim.Fault(path="races", kind="slow", seconds=4.0))
             assert (await runtime.reconcile(ReconcileRequest())).errors == []
 
-        scene.world.before_answer(begin)
+        async def hold() -> None:
+            """Let the verification wait for the list to be asked for, and its answer for the verification."""
+            faults = scene.world.faults
+            asked = faults.add(rsusim.Fault(path="races", kind="slow", until=is_verified))
+            faults.add(rsusim.Fault(path="removed-participants", kind="slow", until=is_listing))
+            while not asked.struck:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            is_listing.set()
+
         chosen = await runtime.engine.chosen(None)
+        holding = asyncio.create_task(hold() if still_at_its_list else asyncio.sleep(0))
         meanwhile = asyncio.create_task(reconcile())
-        report = await runtime.verifier.verify(chosen, VerifyRequest(seed=1))
-        assert not (still_at_its_list and meanwhile.done())
+        try:
+            report = await runtime.verifier.verify(chosen, VerifyRequest(seed=1))
+            assert not (still_at_its_list and meanwhile.done())
+        finally:
+            holding.cancel()
+            is_listing.set()
+            is_verified.set()
         await meanwhile
         return report
 
