@@ -812,6 +812,22 @@ def test_what_no_call_was_left_for_at_night_is_said_and_made_within_the_hour(sce
     assert nights.plan["next_verify_at"] > scene.world.now + timedelta(hours=20)
 
 
+def test_a_pause_that_the_vendor_asks_for_at_night_is_told_as_one(scene: Scene) -> None:
+    nights = Nights(scene)
+    to_the_hour(scene, nights)
+    scene.world.faults.add(rsusim.Fault(path="participants", kind="http_429", retry_after=600, times=None))
+    scene.verify(max_calls=5)
+    scene.world.log.clear()
+
+    assert nights.tick() == 1
+
+    assert scene.world.log.calls == 0
+    [failure] = nights.plan["verify_failures"]
+    assert "HTTP 429" in failure["seen"]
+    again_at = nights.plan["next_verify_at"]
+    assert timedelta(hours=1) <= again_at - scene.world.now < timedelta(hours=1, minutes=5)
+
+
 def test_a_verification_that_is_broken_off_is_made_again(scene: Scene) -> None:
     nights = Nights(scene)
     to_the_hour(scene, nights)

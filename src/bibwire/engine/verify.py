@@ -9,7 +9,7 @@ asked, or a key it does not take, is found out once. No lease is held: a differe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -351,7 +351,9 @@ class Verifier:
         if request.max_calls is not None:
             return await self._tasks_of(run, checks, request, scopes, loaded, listed)
         budget = await budget_of_partner(self._db, partner_id, now=self._counted_by())
-        left, (_, most) = room(budget, Urgency.RECONCILE), ceilings(budget.limit, Urgency.RECONCILE)
+        # A pause that the vendor asks for is told by the first call that it prevents.
+        left = room(replace(budget, blocked_until=None), Urgency.RECONCILE)
+        _, most = ceilings(budget.limit, Urgency.RECONCILE)
         while True:
             tasks = await self._tasks_of(run, checks, request, scopes, loaded, listed)
             planned = sum(task.calls for task in tasks if not task.spare)
