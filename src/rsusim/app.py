@@ -74,17 +74,19 @@ class DataApp:
             caller=query.get("rsu_api_reg", "").split(".")[0] or None,
         )
         caller = info.caller or info.account or "-"
+
+        def leave() -> None:
+            world.log.leave(info, caller, world.clock.time())
+
         world.log.enter(info, caller)
         try:
-            await self._serve(
-                request, route, query, form, identity, info, send, lambda: world.log.leave(info, caller)
-            )
+            await self._serve(request, route, query, form, identity, info, send, leave)
         except Exception:
             # Answered with 500 by uvicorn; told apart here from what a test has scripted.
             world.log.failures.append(traceback.format_exc())
             raise
         finally:
-            world.log.leave(info, caller)
+            leave()
 
     async def _serve(
         self,
@@ -183,13 +185,13 @@ class DataApp:
         return _formatted(200, content, answer_format)
 
     def _dress(self, answer: Answer, quirks: Quirks, headers: Headers) -> None:
-        """Add the headers of section 1; `Date` is the moment of sending, by the world's clock."""
+        """Add the headers of section 1; `Date` is the moment of sending, by the vendor's clock."""
         answer.headers["P3P"] = 'CP="CAO PSA OUR"'
         answer.headers["X-Frame-Options"] = "SAMEORIGIN"
         answer.headers["Access-Control-Allow-Origin"] = "*"
         answer.headers["Server"] = "nginx"
         if quirks.date_header:
-            now = self._world.clock.time() + quirks.date_offset_seconds
+            now = self._world.clock.shown() + quirks.date_offset_seconds
             instant = datetime.fromtimestamp(int(now // 1), UTC)
             answer.headers["Date"] = format_datetime(instant, usegmt=True)
         if quirks.gzip and len(answer.body) >= _GZIP_FROM:

@@ -36,6 +36,7 @@ class RequestInfo:
         status: HTTP status; 0 for a connection that was dropped without one.
         error: The vendor's error code answered, if any.
         rows: Participants, removed rows, teams, races or the like in the answer.
+        over_at: Simulated epoch seconds at which it was over; None: it is not.
         seconds: Real seconds from arrival to the last byte handed over.
         work_seconds: Real seconds spent to make the answer, without scripted delays.
     """
@@ -61,6 +62,7 @@ class RequestInfo:
     work_seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
     over: bool = False
+    over_at: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         row = asdict(self)
@@ -99,12 +101,12 @@ class RequestLog:
             self.highest_in_flight = max(self.highest_in_flight, info.in_flight)
             self._highest[caller] = max(self._highest[caller], info.in_flight_of_caller)
 
-    def leave(self, info: RequestInfo, caller: str) -> None:
+    def leave(self, info: RequestInfo, caller: str, at: float) -> None:
         """Note that a call is over, right before its end is sent: the caller may call again then."""
         with self._lock:
             if info.over:
                 return
-            info.over = True
+            info.over, info.over_at = True, at
             self._now_in_flight -= 1
             self._in_flight[caller] -= 1
             info.seconds = time.monotonic() - info.started

@@ -52,7 +52,7 @@ class Registrations(State):
             if person is None:
                 person = self.next_person
                 self.next_person += 1
-            at = int(self.clock.time() if registered_at is None else registered_at)
+            at = int(self.clock.shown() if registered_at is None else registered_at)
             number = self._create(event, person, at, None, fields, published_after)
             for sub_event in self.events[event].sub_event_ids:
                 child = self._create(sub_event, person, at, number, fields, published_after)
@@ -134,7 +134,7 @@ class Registrations(State):
     def check_in(self, registration_id: int) -> None:
         """Note a check-in now; it has its own timestamp and does not move `last_modified`."""
         with self.lock:
-            now = int(self.clock.time())
+            now = int(self.clock.shown())
             self._edit(registration_id, {"checkin_ts": now}, None, False)
             self._note_checkin(registration_id, now)
 

@@ -114,7 +114,7 @@ class State:
         self.settle()
         old = registration.head
         self._versions += 1
-        now = int(self.clock.time())
+        now = int(self.clock.shown())
         kept = {key: value for key, value in old.patch.items() if key not in forget} if forget else old.patch
         version = Version(
             self._versions,

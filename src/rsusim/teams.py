@@ -50,7 +50,7 @@ class Teams(Registrations):
             if name is None:
                 name = f"{names.TEAM_NAMES[team_id % len(names.TEAM_NAMES)]} {team_id % 1000}"
             self._versions += 1
-            now = int(self.clock.time())
+            now = int(self.clock.shown())
             values = {"team_name": name, **fields}
             team = Team(team_id, event, last_modified=now, number=self._versions, **values)
             self.rosters.add(team)
@@ -85,7 +85,7 @@ class Teams(Registrations):
             self.settle()
             head = self.rosters.head(team_id)
             self._versions += 1
-            now = int(self.clock.time())
+            now = int(self.clock.shown())
             team = replace(head, last_modified=now, number=self._versions, **fields)
             members = self.rosters.coming(head) if moves_members else ()
             self.rosters.change(team)

@@ -178,7 +178,7 @@ class World(Teams):
             _has(record, fields)
             if "timezone" in fields and "zone" not in fields:
                 fields["zone"] = ZoneInfo(fields["timezone"])
-            fields.setdefault("last_modified", int(self.clock.time()))
+            fields.setdefault("last_modified", int(self.clock.shown()))
 
             def show() -> None:
                 _assign(record, fields)
@@ -266,7 +266,7 @@ class World(Teams):
             race = self.races[record.race_id]
             if "start" in fields:
                 fields["starts_at"] = int(fields["start"].replace(tzinfo=race.zone).timestamp())
-            stamp = {"last_modified": int(self.clock.time())}
+            stamp = {"last_modified": int(self.clock.shown())}
 
             def show() -> None:
                 _assign(record, fields)

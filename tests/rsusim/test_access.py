@@ -199,6 +199,29 @@ def test_the_date_header_is_the_simulated_clock_in_whole_seconds(scene: Scene) -
     assert "date" not in scene.api.get("races").headers
 
 
+def test_a_vendor_clock_that_is_wrong_dates_answers_and_changes_alike(scene: Scene) -> None:
+    world = scene.world
+    [event] = list(world.events)[:1]
+    began = int(world.clock.time())
+    world.clock.ahead = 300
+    early = world.register(event)
+    world.advance(10)
+    world.clock.ahead = 0
+
+    late = world.register(event)
+
+    assert [world.registrations[each].head.last_modified - began for each in (early, late)] == [300, 10]
+    world.clock.ahead = -60
+    assert scene.api.get("races").headers["date"] == "Fri, 02 Oct 2026 11:59:10 GMT"
+
+
+def test_the_log_tells_when_a_call_was_over(scene: Scene) -> None:
+    scene.api.get("races")
+
+    [info] = scene.world.log.of("races")
+    assert info.over_at == info.at
+
+
 def test_headers_are_those_of_the_recording(scene: Scene) -> None:
     headers = scene.api.get("races").headers
 
