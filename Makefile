@@ -47,7 +47,7 @@ fuzz: $(STAMP)  ## odd answers, settings and arguments, random histories, twenty
 	@BIBWIRE_FUZZ_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest -n auto $(FUZZED) --timeout 0
 	@BIBWIRE_FUZZ_HISTORIES=$(or $(HISTORIES),2000) $(BIN)/python -m pytest -n auto tests/e2e/test_random_histories.py tests/e2e/test_season.py tests/e2e/test_backfill_scale.py --timeout 0
 
-soak: $(STAMP)  ## ten minutes of troubles on real processes, then seasons in moved time (HOURS=2 SEED=1)
+soak: $(STAMP)  ## ten minutes of troubles on real processes, then seasons of all shapes in moved time (HOURS=2 SEED=1)
 	@$(BIN)/python -m tests.ordeal --seed $(or $(SEED),1) --minutes 10
 	@$(BIN)/python -m tests.seasons --seed $(or $(SEED),1) --real-hours $(or $(HOURS),1)
 

@@ -34,6 +34,9 @@ PATIENCE_SECONDS: Final = 120.0
 LONGEST_SECONDS: Final = 900.0
 # A leap, so that timers of an instant are not missed by a rounding.
 TICK: Final = 1e-6
+# asyncio lets timers ring up to a nanosecond early. Who then waits for the rest would do so for ever, for
+# time leaps only when nobody is due.
+NEVER_EARLY: Final = 1e-8
 
 
 _Arguments = TypeVarTuple("_Arguments")
@@ -237,7 +240,7 @@ class MovedLoop(asyncio.SelectorEventLoop):
         *args: *_Arguments,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        return super().call_at(when, _guarded(callback), *args, context=context)
+        return super().call_at(when + NEVER_EARLY, _guarded(callback), *args, context=context)
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = super().create_task(coro, **options)

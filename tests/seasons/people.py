@@ -19,15 +19,16 @@ from bibwire.engine.reconcile import ReconcileRequest
 from bibwire.engine.reports import SyncError, SyncRequest
 from bibwire.engine.verify import VerifyRequest
 from bibwire.runtime import Runtime, open_runtime
+from tests.seasons.exits import Exits
 from tests.seasons.happenings import Happening, fate_of
 from tests.seasons.moved import MACHINE, Machine
 from tests.seasons.season import MachineClock, Season, credential_of
 from tests.seasons.watch import LISTED_WITHIN, STARTED_WITHIN
 
 if TYPE_CHECKING:
+    from tests.seasons.troubles import Troubles
     from tests.seasons.watch import Watch
 
-LIMIT: Final = 400
 # Who is told that it cannot be done now tries again so much later.
 AGAIN_SECONDS: Final = 30.0
 TRIES: Final = 100
@@ -49,17 +50,22 @@ def is_true_of(world: rsusim.World, error: SyncError) -> bool:
 class People:
     """Gives commands."""
 
-    def __init__(self, season: Season, watch: Watch) -> None:
+    def __init__(self, season: Season, watch: Watch, troubles: Troubles, *, limit: int) -> None:
+        # Calls an hour of each partner.
+        self._limit_of_each = limit
         self._season = season
         self._watch = watch
+        self._troubles = troubles
+        self._exits = Exits(season, watch)
 
     async def add(self, account: rsusim.Account) -> None:
         """Add a partner."""
+        limit = self._limit_of_each
         await self._surely(
-            lambda runtime: runtime.partners.add(account.name, credential_of(account), calls_per_hour=LIMIT)
+            lambda runtime: runtime.partners.add(account.name, credential_of(account), calls_per_hour=limit)
         )
         self._season.bell.ring()
-        self._watch.limited(account.name, LIMIT)
+        self._watch.limited(account.name, limit)
         self._watch.new_partner(account.name)
 
     async def do(self, line: Happening) -> None:
@@ -88,7 +94,8 @@ class People:
             self._watch.new_partner(name)
 
     async def _limit(self, line: Happening, name: str) -> None:
-        limit = LIMIT - 50 + line.b % 100
+        # An eighth more or less.
+        limit = self._limit_of_each * 7 // 8 + line.b % (self._limit_of_each // 4)
         if limit > self._watch.limit_of(name):
             self._watch.limited(name, limit)  # in force before it is known to be
         if await self._surely(lambda runtime: runtime.partners.limit(name, limit)):
@@ -106,6 +113,25 @@ class People:
         await asyncio.sleep(line.seconds)
         await self.add(self._season.world.accounts[name])
 
+    async def _partner_comes(self, line: Happening, name: str) -> None:
+        """A new customer, with a race next month."""
+        world = self._season.world
+        newcomer = f"Newcomer {line.a}"
+        if newcomer in world.accounts:
+            return
+        with world:
+            account = world.add_partner(newcomer)
+            race = world.add_race([account], f"{newcomer}'s Mile", "America/Denver")
+            for _ in range(2 + line.b % 5):
+                world.register(world.add_event(race, "1 Mile"))
+        await self.add(account)
+
+    async def _partner_leaves(self, line: Happening, name: str) -> None:
+        """A customer who does not come back."""
+        if len(self._watch.partners) > 1:
+            self._watch.gone(name)
+            await self._surely(lambda runtime: runtime.partners.remove(name))
+
     # What reads: may end in its middle
 
     async def _sync(self, line: Happening, name: str) -> None:
@@ -113,6 +139,7 @@ class People:
             began = self._now
             report = await runtime.engine.sync(SyncRequest(partner=name, full=bool(line.b & 1)))
             self._nothing_failed("sync", name, report.errors, began)
+            self._exits.is_true("sync", report.exit_code, name, began)
 
         await self._perhaps(line, name, sync)
 
@@ -121,6 +148,7 @@ class People:
             began = self._now
             report = await runtime.reconcile(ReconcileRequest(partner=name))
             self._nothing_failed("reconcile", name, report.errors, began)
+            self._exits.is_true("reconcile", report.exit_code, name, began)
 
         await self._perhaps(line, name, reconcile)
 
@@ -131,6 +159,7 @@ class People:
             report = await runtime.verifier.verify(
                 partners, VerifyRequest(partner=name, seed=line.b, max_calls=40)
             )
+            self._exits.is_true("verify", report.exit_code, name, began)
             if self._may_fail(name, began):
                 return
             wrong = [
@@ -148,7 +177,10 @@ class People:
         since = self._season.now - timedelta(days=730)
 
         async def backfill(runtime: Runtime) -> None:
-            await runtime.backfill(BackfillRequest(since=since, partner=name))
+            began = self._season.now.timestamp()
+            report = await runtime.backfill(BackfillRequest(since=since, partner=name))
+            self._nothing_failed("backfill", name, report.errors, began)
+            assert not report.races_loaded or report.calls, "a backfill loaded races without a call"
 
         await self._perhaps(line, name, backfill)
 
@@ -207,6 +239,8 @@ class People:
         task = asyncio.get_running_loop().create_task(run(), context=context)
         # A backfill may wait for calls for hours.
         await asyncio.wait({task}, timeout=LONGEST_SECONDS if fate == "to its end" else after)
+        if not task.done():
+            self._troubles.ended_early.append(self._season.now.timestamp())
         if task.done():
             task.result()
         elif fate == "killed":

@@ -12,12 +12,13 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import psutil
 import psycopg
@@ -139,6 +140,7 @@ class Season:
         self.bell = Bell()
         self.turns = Turns(self.is_blocked)
         self.database_ahead = timedelta()
+        self.began = world.now.timestamp()
         self._number_of_workers = workers
         self.workers: list[Worker] = []
         # By descriptor, the server's processes behind the program's connections.
@@ -182,7 +184,13 @@ class Season:
         self._stack.callback(self._connections.abort)
         self.server.set_clock(self.now)
         conninfo = self.server.fresh("played")
-        self.settings = Settings(database_url=Secret(conninfo), api_url=url_of(bound), secret_key=Secret(KEY))
+        self.settings = Settings(
+            database_url=Secret(conninfo),
+            api_url=url_of(bound),
+            secret_key=Secret(KEY),
+            # Nights are at the same time wherever a season is played.
+            timezone=ZoneInfo("UTC"),
+        )
         self.runtime = await self._stack.enter_async_context(
             open_runtime(self.settings, machine=MachineClock(self))
         )
@@ -258,6 +266,12 @@ class Season:
                 raise TimeoutError("the database does not notice that connections were cut")
             time.sleep(0.001)
 
+    def are_gone(self, pids: Sequence[int]) -> None:
+        """Wait until processes of the server are gone whose connections were closed."""
+        until = time.monotonic() + NOTICED_SECONDS
+        while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < until:
+            time.sleep(0.001)
+
     def sessions_ended(self) -> None:
         """Every session with the database is gone: workers notice, since each keeps one."""
         for worker in self.workers:
@@ -308,17 +322,20 @@ class Season:
             self.bell.ring()
 
     async def _queue(self, task: str, lock: str | None) -> None:
-        async with self.runtime.db.transaction() as connection:
-            await self.runtime.jobs.defer(
-                connection, task, {}, lock=lock, queueing_lock=task, priority=CHORE_PRIORITY
-            )
+        with suppress(BibwireError):  # the database may be down, or full of others: it is queued next time
+            async with self.runtime.db.transaction() as connection:
+                await self.runtime.jobs.defer(
+                    connection, task, {}, lock=lock, queueing_lock=task, priority=CHORE_PRIORITY
+                )
 
     def _somebody_left_work(self) -> bool:
-        """Say whether a job is in the hands of nobody who lives, or has failed: the rescue is for those."""
+        """Say whether the rescue has anything to do: a job that failed, or a worker that is gone."""
         return bool(
             self.rows(
                 "SELECT FROM bibwire_jobs.procrastinate_jobs WHERE status = 'failed'"
-                " OR status = 'doing' AND worker_id <> ALL (%(alive)s) LIMIT 1",
+                " OR status = 'doing' AND worker_id <> ALL (%(alive)s)"
+                " UNION ALL SELECT FROM bibwire_jobs.procrastinate_workers WHERE id <> ALL (%(alive)s)"
+                " LIMIT 1",
                 alive=self._alive(),
             )
         )

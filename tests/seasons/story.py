@@ -9,59 +9,47 @@ from datetime import datetime, timedelta
 from random import Random
 from zoneinfo import ZoneInfo
 
-import rsusim
 from bibwire.engine.reports import SyncRequest
 from tests.e2e import truth
 from tests.seasons import happenings
+from tests.seasons.bounds import Bounds
 from tests.seasons.happenings import Happening
 from tests.seasons.people import People, is_true_of
 from tests.seasons.season import Season
+from tests.seasons.shapes import ZONES, Shape
 from tests.seasons.troubles import Troubles
 from tests.seasons.watch import Watch
 
-ZONES = ("America/New_York", "America/Chicago", "America/Denver", "Pacific/Honolulu")
-LOOK_SECONDS = 60.0
-LATENCY_SECONDS = 0.4
-
-
-def world_of(seed: int) -> rsusim.World:
-    """Return three partners and six races between this morning and next month, one of them shared."""
-    random = Random(f"world {seed}")
-    world = rsusim.World(seed=seed, now=datetime.fromisoformat("2031-09-12T11:00:00+00:00"))
-    accounts = [world.add_partner(name) for name in ("Peak Timing", "Lakeside Race Services", "Cañon Chrono")]
-    for number in range(6):
-        owners = accounts[:2] if number == 0 else [accounts[number % 3]]
-        zone = random.choice(ZONES)
-        race = world.add_race(owners, f"Race {number}", zone)
-        hours = random.choice((2, 5, 9, 20, 40, 700)) if number else 3
-        for event in range(random.choice((1, 1, 2, 3))):
-            start = (world.now + timedelta(hours=hours + event / 2)).astimezone(ZoneInfo(zone))
-            made = world.add_event(
-                race, f"{event + 1}0K", start.replace(second=0, microsecond=0, tzinfo=None)
-            )
-            for _ in range(random.randint(2, 12)):
-                world.register(made)
-    world.clock.advance(120)
-    # So that calls overlap.
-    world.quirks.set("latency_seconds", LATENCY_SECONDS)
-    return world
+NEED_AN_EVENT = (
+    "register",
+    "walk_up",
+    "bulk_assign",
+    "move_event",
+    "late_move",
+    "cancel_event",
+    "transfer",
+)
+# So many weekly events has a series.
+SERIES = 5
 
 
 class Story:
     """A season that is played, and watched."""
 
-    def __init__(self, season: Season, lines: Sequence[Happening], *, hours: float) -> None:
+    def __init__(self, season: Season, lines: Sequence[Happening], *, shape: Shape, hours: float) -> None:
         self.season = season
+        self.shape = shape
         self.world = season.world
         self.watch = Watch(season)
         self.troubles = Troubles(season, self.watch)
-        self.people = People(season, self.watch)
+        self.people = People(season, self.watch, self.troubles, limit=shape.limit)
+        self._going: set[asyncio.Task[None]] = set()
+        self.bounds = Bounds(season, self.watch, self.troubles, self._something_goes_on)
         self.done: Counter[str] = Counter()
         # What happened while what was wrong.
         self.met: Counter[tuple[str, str]] = Counter()
         self._lines = lines
         self._hours = hours
-        self._going: set[asyncio.Task[None]] = set()
 
     async def play(self) -> None:
         """Play it to its end; what is wrong is raised."""
@@ -76,8 +64,9 @@ class Story:
                 self._do(line)
             await self._until(began + self._hours * 3600, looking)
             while self._going - {task for task in self._going if task.done()}:
-                await self._until(loop.time() + LOOK_SECONDS, looking)
+                await self._until(loop.time() + self.shape.look_seconds, looking)
             self.watch.look()
+            self.bounds.look()
             await self._end()
             self._nothing_was_lost(looking)
         finally:
@@ -101,9 +90,13 @@ class Story:
 
     async def _look(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self.shape.look_seconds)
             async with self.season.quiet():
                 self.watch.look()
+                self.bounds.look()
+
+    def _something_goes_on(self) -> bool:
+        return any(not task.done() for task in self._going)
 
     async def _end(self) -> None:
         """Nothing happens any more: a last sync, and the mirror equals the world."""
@@ -122,6 +115,7 @@ class Story:
 
     def _do(self, line: Happening) -> None:
         wrong = self.troubles.going_on()
+        self.bounds.disturb()
         if line.kind in happenings.WORLD:
             with self.world:
                 done = self._in_the_world(line)
@@ -136,10 +130,12 @@ class Story:
     def _in_the_world(self, line: Happening) -> bool:
         world, random = self.world, Random(line.b)
         races = [number for number, race in world.races.items() if not race.removed]
-        race = races[line.a % len(races)]
-        events = [number for number in world.races[race].event_ids if world.events[number].published]
-        if line.kind in ("register", "bulk_assign", "move_event", "cancel_event", "transfer") and not events:
+        if line.kind in NEED_AN_EVENT:
+            races = [number for number in races if self._events_of(number)]
+        if not races:
             return False
+        race = races[line.a % len(races)]
+        events = self._events_of(race)
         event = events[line.b % len(events)] if events else 0
         people = [n for n, r in world.registrations.items() if r.head.status == "active"]
         gone = [n for n, r in world.registrations.items() if r.head.status != "active"]
@@ -148,31 +144,44 @@ class Story:
         match line.kind:
             case "register":
                 world.register(event, published_after=after)
+            case "walk_up":
+                # Who stands at the desk gets the number there and then.
+                person = world.register(self._next_to_start(events), published_after=after)
+                world.assign_bib(person, 2000 + line.b % 8000, published_after=10 + (after or 0))
             case "new_race":
                 owner = list(world.accounts.values())[line.a % len(world.accounts)]
                 zone = random.choice(ZONES)
                 race = world.add_race([owner], f"New race {line.a}", zone)
-                start = (world.now + timedelta(hours=random.choice((1, 3, 8, 30, 300)))).astimezone(
-                    ZoneInfo(zone)
-                )
+                start = (
+                    world.now + timedelta(hours=random.choice(self.shape.starts_in or (1, 3, 8, 30, 300)))
+                ).astimezone(ZoneInfo(zone))
                 event = world.add_event(race, "5K", start.replace(second=0, microsecond=0, tzinfo=None))
                 for _ in range(3):
                     world.register(event)
                 self._changed(race)
             case "new_event":
-                start = (world.now + timedelta(hours=random.choice((2, 6, 30, 300)))).astimezone(
-                    world.races[race].zone
-                )
+                start = (
+                    world.now + timedelta(hours=random.choice(self.shape.starts_in or (2, 6, 30, 300)))
+                ).astimezone(world.races[race].zone)
                 event = world.add_event(
                     race, f"Event {line.a}", start.replace(second=0, microsecond=0, tzinfo=None)
                 )
                 world.register(event)
                 self._changed(race)
             case "move_event":
-                start = (world.now + timedelta(hours=random.choice((1, 3, 10, 50)))).astimezone(
-                    world.races[race].zone
-                )
+                start = (
+                    world.now + timedelta(hours=random.choice(self.shape.starts_in or (1, 3, 10, 50)))
+                ).astimezone(world.races[race].zone)
                 world.edit_event(event, start=start.replace(second=0, microsecond=0, tzinfo=None))
+                self._changed(race)
+            case "late_move":
+                self._late_move(events, line.b)
+            case "next_year":
+                self._next_year(races, line.a)
+            case "series":
+                at = _local(world.now + timedelta(days=6 + line.b % 3), world.races[race].zone)
+                for week in range(SERIES):
+                    world.add_event(race, f"Week {week + 1} of {line.a}", at + timedelta(days=7 * week))
                 self._changed(race)
             case "rename":
                 world.edit_race(race, name=f"Race called {line.a}")
@@ -196,6 +205,9 @@ class Story:
                 world.bulk_assign(event, 100 + line.b % 5000)
             case "restore" if gone:
                 world.restore(gone[line.a % len(gone)], published_after=after)
+            case "restore" if one is not None:
+                world.remove(one)
+                world.restore(one, published_after=30)
             case _ if one is None:
                 return False
             case "edit":
@@ -219,6 +231,31 @@ class Story:
                 return False
         return True
 
+    def _events_of(self, race: int) -> list[int]:
+        return [number for number in self.world.races[race].event_ids if self.world.events[number].published]
+
+    def _next_to_start(self, events: Sequence[int]) -> int:
+        """Return the event, of any race, that starts next; one of these if none is to come."""
+        now = self.world.clock.time()
+        coming = [(e.starts_at, n) for n, e in self.world.events.items() if e.published and e.starts_at > now]
+        return min(coming)[1] if coming else events[0]
+
+    def _late_move(self, events: Sequence[int], chosen: int) -> None:
+        """Fog, or a train on the course: the next start is some minutes later."""
+        event = self.world.events[self._next_to_start(events)]
+        self.world.edit_event(event.event_id, start=event.start + timedelta(minutes=15 + chosen % 4 * 15))
+        self._changed(event.race_id)
+
+    def _next_year(self, races: Sequence[int], chosen: int) -> None:
+        """Next year's event under an old race, first of all under one that is over."""
+        world, now = self.world, self.world.clock.time()
+        over = [n for n in races if all(world.events[e].starts_at < now for e in world.races[n].event_ids)]
+        race = (over or races)[chosen % len(over or races)]
+        starts = [world.events[number].start for number in world.races[race].event_ids]
+        start = max(starts, default=_local(world.now, world.races[race].zone)) + timedelta(days=364)
+        world.register(world.add_event(race, f"{start.year}", start))
+        self._changed(race)
+
     def _changed(self, race: int) -> None:
         """The lists tell it within minutes: until then the schedule cannot know."""
         for name in self.world.accounts:
@@ -229,3 +266,8 @@ class Story:
         with self.world:
             self.world.grant(name, race)
             self._changed(race)
+
+
+def _local(instant: datetime, zone: ZoneInfo) -> datetime:
+    """Return a time of day as an organizer types it."""
+    return instant.astimezone(zone).replace(second=0, microsecond=0, tzinfo=None)

@@ -12,10 +12,11 @@ import pytest
 
 from tests.children import ROOT
 from tests.seasons.__main__ import play_one
-from tests.seasons.happenings import season_of
 from tests.seasons.postgres import MovedPostgres, programs
+from tests.seasons.shapes import season_of
 
 HOURS = 0.75
+QUIET_HOURS = 24
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::RuntimeWarning")
 
@@ -47,6 +48,19 @@ def test_a_season_in_which_everything_may_go_wrong(server: MovedPostgres, seed: 
     assert {"sync", "reconcile", "verify"} & set(played.checks)
     assert {"new_race", "new_event", "move_event"} <= set(played.happened)
     assert any(line.is_trouble for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_quiet_day_with_a_night_in_it(server: MovedPostgres) -> None:
+    """Mirrors are verified, and no more calls are made than a quiet world needs."""
+    lines = season_of(1, shape="quiet weeks", hours=QUIET_HOURS, troubles=2)
+
+    played = play_one(server, 1, lines, shape="quiet weeks", hours=QUIET_HOURS)
+
+    assert played.why is None
+    assert played.checks["polled in time"] > 20
+    assert played.checks["nothing said"] > 20
 
 
 @pytest.mark.slow

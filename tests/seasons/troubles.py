@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from tests.seasons.season import Season
     from tests.seasons.watch import Watch
 
-# A statement of ours that waits for a lock is waited for in real time as well.
-LONGEST_LOCK_SECONDS: Final = 20.0
 # What a replica lost that took over.
 LOST_SECONDS: Final = 1.5
 # Struck by these, one partner keeps the others waiting no longer than any does: the answer comes at once.
 APART: Final = frozenset(VENDOR) - {
     *("hang", "slow", "slow_after_reading", "slow_body"),
-    *("wrong_counts", "short_race_list", "another_date", "silent_rights"),
+    *("wrong_counts", "short_race_list", "another_date", "silent_rights", "vendor_clock"),
 }
 HABITS: Final = ("wrong_counts", "another_date", "short_race_list")
 # Rows of nobody, among those of others.
@@ -37,6 +35,8 @@ ODD_ROWS: Final = (
     '{"registration_id": 4, "event_id": null, "user": {"first_name": "\\ud800"}}',
     "17",
 )
+# Tables to which newer versions have added columns again and again.
+NEWER: Final = ("participants", "races", "scopes", "streams", "plans", "sync_history")
 # What a DBA may have set, each of which would spoil something if it reached our sessions.
 SETTINGS: Final = {
     "statement_timeout": "'20ms'",
@@ -60,6 +60,10 @@ class Troubles:
         self._watch = watch
         # Of each that goes on, or went on, until when.
         self._until: list[tuple[str, float]] = []
+        # When commands were killed or told to leave: the vendor may still answer them.
+        self.ended_early: list[float] = []
+        # Somebody has taken all places for sessions.
+        self.no_connections = False
 
     def going_on(self) -> list[str]:
         """Return what is wrong now."""
@@ -140,6 +144,18 @@ class Troubles:
         fault.times = 0
         self._watch.changed[name, race] = world.now.timestamp()
 
+    async def _vendor_clock(self, line: Happening) -> None:
+        """The vendor's clock steps, by which it dates answers and changes, and steps back later."""
+        clock, now = self._season.world.clock, self._season.now.timestamp
+        ahead = Random(line.b).choice((-300.0, -90.0, 90.0, 300.0))
+        if ahead < 0:
+            self._watch.vendor_clock_stepped(now() + ahead, now())
+        else:
+            self._watch.vendor_clock_stepped(now(), now() + line.seconds + ahead)
+        clock.ahead += ahead
+        await asyncio.sleep(line.seconds)
+        clock.ahead -= ahead
+
     # Machines
 
     async def _kill_worker(self, line: Happening) -> None:
@@ -147,7 +163,7 @@ class Troubles:
         if worker.machine.dead:
             return
         await self._season.kill(worker.machine)
-        await asyncio.sleep(min(line.seconds, 60))
+        await asyncio.sleep(line.seconds)
         self._season.start_worker_again(worker)
 
     async def _freeze_worker(self, line: Happening) -> None:
@@ -180,7 +196,7 @@ class Troubles:
             return
         async with self._season.quiet():
             self._season.server.kill()
-        await asyncio.sleep(min(line.seconds, 120))
+        await asyncio.sleep(line.seconds)
         self._start_database()
 
     async def _restart_database(self, line: Happening) -> None:
@@ -188,7 +204,7 @@ class Troubles:
             return
         async with self._season.quiet():
             self._season.server.stop()
-        await asyncio.sleep(3)
+        await asyncio.sleep(line.seconds)
         self._start_database()
 
     async def _fail_over(self, line: Happening) -> None:
@@ -204,7 +220,7 @@ class Troubles:
             server.take_back()
         # What the feed told in that moment is told anew, under the same numbers or others.
         self._watch.read_feeds_again()
-        await asyncio.sleep(min(line.seconds, 30))
+        await asyncio.sleep(line.seconds)
         self._start_database()
 
     def _start_database(self) -> None:
@@ -243,7 +259,7 @@ class Troubles:
         try:
             with psycopg.connect(self._season.server.conninfo("played")) as dba:
                 await self._lock(dba)
-                await asyncio.sleep(min(line.seconds, LONGEST_LOCK_SECONDS))
+                await asyncio.sleep(line.seconds)
         except psycopg.OperationalError:
             return
         finally:
@@ -260,14 +276,56 @@ class Troubles:
                     dba.rollback()
             await asyncio.sleep(0.01)
 
+    async def _no_connections(self, line: Happening) -> None:
+        """Sessions are ended, and somebody takes all places before they are opened again."""
+        await self._end_sessions(line)
+        taken: list[psycopg.Connection] = []
+        try:
+            async with self._season.quiet():
+                with suppress(psycopg.OperationalError):
+                    while self._season.server.is_up:
+                        taken.append(psycopg.connect(self._season.server.conninfo("postgres")))
+            self.no_connections = True
+            await asyncio.sleep(line.seconds)
+        finally:
+            self.no_connections = False
+            pids = [connection.info.backend_pid for connection in taken if not connection.closed]
+            for connection in taken:
+                connection.close()
+            self._season.are_gone(pids)
+
+    async def _newer_schema(self, line: Happening) -> None:
+        """A newer Bibwire adds columns under those that run. Then it is thought better of."""
+        for table in NEWER:
+            await self._alter(table, "ADD COLUMN IF NOT EXISTS of_a_newer_bibwire text DEFAULT 'x'")
+        await asyncio.sleep(line.seconds)
+        for table in NEWER:
+            await self._alter(table, "DROP COLUMN IF EXISTS of_a_newer_bibwire")
+
+    async def _alter(self, table: str, how: str) -> None:
+        altered: list[bool] = []
+
+        def alter(dba: psycopg.Connection) -> None:
+            # To wait for it here would be to wait for those who wait for us.
+            with suppress(psycopg.errors.LockNotAvailable), dba.transaction():
+                dba.execute(f"LOCK TABLE bibwire.{table} IN ACCESS EXCLUSIVE MODE NOWAIT".encode())
+                dba.execute(f"ALTER TABLE bibwire.{table} {how}".encode())
+                altered.append(True)
+
+        while not altered:
+            await self._whenever_up(alter, database="played")
+            await asyncio.sleep(0.1)
+
     async def _database_clock(self, line: Happening) -> None:
         self._season.database_ahead = timedelta(seconds=Random(line.b).choice((-400, 90, 600)))
         await asyncio.sleep(line.seconds)
         self._season.database_ahead = timedelta()
 
-    async def _whenever_up(self, do: Callable[[psycopg.Connection], object]) -> None:
-        while not self._season.server.is_up:
+    async def _whenever_up(
+        self, do: Callable[[psycopg.Connection], object], *, database: str = "postgres"
+    ) -> None:
+        while not self._season.server.is_up or self.no_connections:
             await self._season.bell.heard()
         async with self._season.quiet():
-            with psycopg.connect(self._season.server.conninfo("postgres"), autocommit=True) as dba:
+            with psycopg.connect(self._season.server.conninfo(database), autocommit=True) as dba:
                 do(dba)
