@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tests.seasons.watch import LISTED_WITHIN, READ_ALL_THE_SAME, may_be_old
+from tests.seasons.watch import READ_ALL_THE_SAME, may_be_old
 
 if TYPE_CHECKING:
     from tests.seasons.season import Season
@@ -32,7 +32,7 @@ class Exits:
 
     def is_true(self, command: str, code: int, name: str, began: float) -> None:
         """Check the code with which a command for a partner has just ended that began at an instant."""
-        if code != 0:
+        if code != 0 or name not in self._watch.partners:
             return
         season, now = self._season, self._season.now.timestamp()
         answered = {
@@ -51,7 +51,7 @@ class Exits:
                 if may_be_old(race, began) is not None
                 and may_be_old(race, now) is not None
                 # Until then no list has told of it.
-                and self._watch.changed.get((name, race.race_id), 0.0) + LISTED_WITHIN < began
+                and self._watch.known_at(name, race.race_id) < began
             ]
         reads = READS[command]
         if reads is None:
