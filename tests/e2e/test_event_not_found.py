@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 import rsusim
+from bibwire.engine.reports import SyncRequest
 from tests.e2e.simulation import Simulation
 from tests.e2e.truth import assert_mirror_equals_world
 from tests.house import House
@@ -145,6 +146,31 @@ def test_the_schedule_reads_the_race_list_soon(
             assert event["removed_at"] is not None
 
     asyncio.run(an_afternoon())
+
+
+def test_a_far_race_that_a_persons_sync_failed_for_is_not_said_to_fail_for_hours(
+    world: rsusim.World, simulator: rsusim.Server, database_url: str, peak: rsusim.Account
+) -> None:
+    [only] = add_race(world, peak, "5K")
+    world.edit_event(only, start=RACE_DAY + timedelta(days=60))
+
+    async def an_hour() -> None:
+        async with Simulation(world, simulator.base_url, database_url) as simulation:
+            await simulation.add_partner(peak)
+            await simulation.run_until(world.now + timedelta(minutes=30))
+            world.faults.add(rsusim.Fault(path="participants", kind=NOT_FOUND, times=1))
+            asked = asyncio.create_task(simulation.runtime.engine.sync(SyncRequest()))
+            await simulation.run_until(world.now + timedelta(seconds=1))
+            assert (await asked).errors
+            [fresh] = simulation.rows("SELECT failing_since FROM bibwire.freshness")
+            assert fresh["failing_since"] is not None
+
+            await simulation.run_until(world.now + timedelta(minutes=5))
+
+            [fresh] = simulation.rows("SELECT failing_since FROM bibwire.freshness")
+            assert fresh["failing_since"] is None
+
+    asyncio.run(an_hour())
 
 
 def test_what_failed_of_a_race_is_over_with_its_last_event(

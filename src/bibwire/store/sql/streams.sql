@@ -192,9 +192,15 @@ WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s;
 
 -- name: set_failing
+-- A race said to fail is polled within a minute, whoever found it and however far ahead it is: it must not be
+-- said for hours after it has passed. Whoever polls for the schedule says when else.
 UPDATE bibwire.scopes
 SET failing_since = coalesce(failing_since, %(now)s),
-    last_error = %(error)s
+    last_error = %(error)s,
+    next_due_at = CASE
+        WHEN next_due_at > %(now)s::timestamptz + interval '1 minute' THEN %(now)s::timestamptz + interval '1 minute'
+        ELSE next_due_at
+    END
 WHERE partner_id = %(partner_id)s
   AND race_id = %(race_id)s;
 
