@@ -173,6 +173,31 @@ def test_a_far_race_that_a_persons_sync_failed_for_is_not_said_to_fail_for_hours
     asyncio.run(an_hour())
 
 
+def test_what_was_said_of_a_race_while_its_partner_paused_is_looked_at_as_soon_as_it_resumes(
+    world: rsusim.World, simulator: rsusim.Server, database_url: str, peak: rsusim.Account
+) -> None:
+    [only] = add_race(world, peak, "5K")
+    world.edit_event(only, start=RACE_DAY + timedelta(days=60))
+
+    async def an_hour() -> None:
+        async with Simulation(world, simulator.base_url, database_url) as simulation:
+            await simulation.add_partner(peak)
+            await simulation.run_until(world.now + timedelta(minutes=30))
+            world.faults.add(rsusim.Fault(path="participants", kind=NOT_FOUND, times=1))
+            asked = asyncio.create_task(simulation.runtime.engine.sync(SyncRequest()))
+            await simulation.runtime.partners.pause(peak.name)
+            await simulation.run_until(world.now + timedelta(minutes=10))
+            assert (await asked).errors
+
+            await simulation.runtime.partners.resume(peak.name)
+            await simulation.run_until(world.now + timedelta(minutes=5))
+
+            [fresh] = simulation.rows("SELECT failing_since FROM bibwire.freshness")
+            assert fresh["failing_since"] is None
+
+    asyncio.run(an_hour())
+
+
 def test_what_failed_of_a_race_is_over_with_its_last_event(
     world: rsusim.World, simulator: rsusim.Server, database_url: str, peak: rsusim.Account
 ) -> None:

@@ -69,6 +69,8 @@ SET tier = w.tier,
     next_due_at = CASE
         -- Before the plan says so: who waits for a first load has been waiting since it was found.
         WHEN w.at_once THEN least(s.next_due_at, %(now)s)
+        -- What was said of it meanwhile, by a person's sync, must not be said until its tier comes round.
+        WHEN s.next_due_at IS NULL AND s.failing_since IS NOT NULL THEN %(now)s
         WHEN s.next_due_at IS NULL THEN greatest(%(now)s, s.polled_at + make_interval(secs => w.poll_every))
         WHEN s.failures > 0 THEN least(s.next_due_at, %(now)s + make_interval(secs => w.poll_every))
         ELSE least(s.next_due_at, s.polled_at + make_interval(secs => w.poll_every))
