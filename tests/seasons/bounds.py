@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from rsusim.log import RequestInfo
 from tests.seasons.rows import too_many
-from tests.seasons.watch import DAY, HOUR, LISTED_WITHIN, RECOVERY, may_be_old
+from tests.seasons.watch import DAY, HOUR, LISTED_WITHIN, may_be_old
 
 if TYPE_CHECKING:
     from tests.seasons.season import Season
@@ -115,7 +115,7 @@ class Bounds:
             self._under_way[key] = [*others, info]
             if (
                 others
-                and self._is_well_since(info.at - RECOVERY)
+                and not self._troubles.took_a_lease(info.at)
                 and not self._some_ended_early(info.at)
                 and not self._is_verified_at(info.account, info.at)
             ):

@@ -20,6 +20,26 @@ if TYPE_CHECKING:
     from tests.seasons.season import Season
     from tests.seasons.watch import Watch
 
+# Who is silent for so long has lost the lease of a race, and what it asked for may still be answered.
+LEASED_SECONDS: Final = 60.0
+TAKE_LEASES: Final = frozenset(
+    {
+        "crash_database",
+        "database_clock",
+        "dba_lock",
+        "end_sessions",
+        "fail_over",
+        "freeze_worker",
+        "hang",
+        "kill_worker",
+        "no_connections",
+        "restart_database",
+        "slow",
+        "slow_after_reading",
+        "slow_body",
+        "time_outs",
+    }
+)
 # What a replica lost that took over.
 LOST_SECONDS: Final = 1.5
 # Struck by these, one partner keeps the others waiting no longer than any does: the answer comes at once.
@@ -69,6 +89,10 @@ class Troubles:
         """Return what is wrong now."""
         now = self._season.now.timestamp()
         return [kind for kind, until in self._until if now <= until]
+
+    def took_a_lease(self, at: float) -> bool:
+        """Say whether somebody may have lost a race's lease with a call under way, at about an instant."""
+        return any(kind in TAKE_LEASES and until + LEASED_SECONDS >= at for kind, until in self._until)
 
     async def happen(self, line: Happening) -> None:
         """Let it be wrong for as long as the line says."""
