@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,19 @@ def programs() -> Path | None:
     """Return the folder of a PostgreSQL's programs, the newest; None where there is none, or no faketime."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found and FAKETIME.exists() else None
+
+
+# Waits for the end of who started it, however that ends, and sees to what is left then.
+_GUARD: Final = """
+import os, shutil, subprocess, sys
+sys.stdin.read()
+program, data, user, *folders = sys.argv[1:]
+if os.path.exists(data):
+    stop = [program, "-D", data, "-m", "immediate", "stop"]
+    subprocess.run(stop, capture_output=True, user=user or None, cwd="/")
+for folder in folders:
+    shutil.rmtree(folder, ignore_errors=True)
+"""
 
 
 class MovedPostgres:
@@ -54,6 +68,12 @@ class MovedPostgres:
         self.is_up = False
 
     def __enter__(self) -> Self:
+        left = [self._data, self._user or "", str(self._home), str(self._shared)]
+        self._guard = subprocess.Popen(
+            [sys.executable, "-c", _GUARD, str(self._program("pg_ctl")), *left],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         self._run(
             "initdb",
             "-D",
@@ -76,6 +96,7 @@ class MovedPostgres:
             self.kill()
         shutil.rmtree(self._home)
         shutil.rmtree(self._shared)
+        self._guard.communicate()
 
     @property
     def _kept(self) -> Path:
@@ -157,9 +178,12 @@ class MovedPostgres:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE season".encode())
         return self.conninfo(name)
 
+    def _program(self, name: str) -> str | Path:
+        return self._programs / name if (self._programs / name).exists() else name
+
     def _run(self, program: str, *arguments: str, **environment: str) -> None:
         subprocess.run(
-            [self._programs / program if (self._programs / program).exists() else program, *arguments],
+            [self._program(program), *arguments],
             check=True,
             user=self._user,
             cwd=self._home,
