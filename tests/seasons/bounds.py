@@ -160,15 +160,15 @@ class Bounds:
             hours = (now - before) / HOUR
             quiet.hours += hours
             quiet.polls += sum((now - before) / age for age in ages)
-            quiet.nights.add(_last(now, NIGHTLY))
-            quiet.lists |= {_last(now, 6 * HOUR), _last(now, 18 * HOUR)}
+            quiet.nights |= {at for at in [_last(now, NIGHTLY)] if at > before - TOLD_WITHIN}
+            quiet.lists |= {at for hour in (6, 18) if (at := _last(now, hour * HOUR)) > before - HOUR}
             quiet.calls += sum(info.account == name for info in fresh)
             days = 1 + (now - self._began) / DAY
             most = (
                 MARGIN * (CALLS_A_POLL * quiet.polls + LISTS_AN_HOUR * quiet.hours)
                 + CALLS_A_LISTING * len(races) * days
                 + CALLS_A_NIGHT * len(quiet.nights)
-                + CALLS_OF_ALL_LISTS * len(quiet.lists)
+                + CALLS_OF_ALL_LISTS * (1 + len(quiet.lists))
             )
             assert quiet.calls <= most, (
                 f"{name}: {quiet.calls} calls in {quiet.hours:.1f} quiet hours, and {most:.0f} is the most"

@@ -16,7 +16,7 @@ from tests.seasons.postgres import MovedPostgres, programs
 from tests.seasons.shapes import season_of
 
 HOURS = 0.75
-QUIET_HOURS = 24
+QUIET_HOURS = 16
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::RuntimeWarning")
 
