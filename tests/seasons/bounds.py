@@ -115,6 +115,8 @@ class Bounds:
             self._under_way[key] = [*others, info]
             if (
                 others
+                # With a partner that was removed since, what was done for it is forgotten.
+                and self._watch.partners.get(info.account, info.at) < info.at
                 and not self._troubles.took_a_lease(info.at)
                 and not self._some_ended_early(info.at)
                 and not self._is_verified_at(info.account, info.at)
