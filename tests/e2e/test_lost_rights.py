@@ -187,6 +187,23 @@ def test_an_event_that_the_race_list_does_not_show_stays_as_it_is(scene: Scene) 
     assert scene.removed() == 0
 
 
+def test_listings_of_one_incident_take_nobody_for_gone(scene: Scene) -> None:
+    """A vendor that loses its mind for some minutes, while its race list is as it was."""
+
+    def only_the_race_list(info: rsusim.RequestInfo) -> None:
+        right = scene.world.grant if info.endpoint == "races" else scene.world.withdraw
+        right(scene.account, scene.race)
+
+    scene.world.before_answer(only_the_race_list)
+
+    for _ in range(4):
+        scene.house.sync(full=True)
+        scene.world.advance(120)
+
+    assert scene.removed() == 0
+    scene.come_back()
+
+
 def test_who_was_taken_for_gone_is_found_again_by_plain_syncs(scene: Scene) -> None:
     """The race list showed the race all the time: nothing could tell."""
 

@@ -137,6 +137,8 @@ class People:
     async def _sync(self, line: Happening, name: str) -> None:
         async def sync(runtime: Runtime) -> None:
             began = self._now
+            if line.b & 1:
+                self._watch.lists_read.setdefault(name, []).append(began)
             report = await runtime.engine.sync(SyncRequest(partner=name, full=bool(line.b & 1)))
             self._nothing_failed("sync", name, report.errors, began)
             self._exits.is_true("sync", report.exit_code, name, began)
@@ -146,6 +148,7 @@ class People:
     async def _reconcile(self, line: Happening, name: str) -> None:
         async def reconcile(runtime: Runtime) -> None:
             began = self._now
+            self._watch.lists_read.setdefault(name, []).append(began)
             report = await runtime.reconcile(ReconcileRequest(partner=name))
             self._nothing_failed("reconcile", name, report.errors, began)
             self._exits.is_true("reconcile", report.exit_code, name, began)

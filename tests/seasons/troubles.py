@@ -40,6 +40,8 @@ TAKE_LEASES: Final = frozenset(
         "time_outs",
     }
 )
+# So many races are lost while access is taken away without a word.
+LOSSES: Final = 3
 # What a replica lost that took over.
 LOST_SECONDS: Final = 1.5
 # Struck by these, one partner keeps the others waiting no longer than any does: the answer comes at once.
@@ -141,32 +143,60 @@ class Troubles:
         fault.times = 0
 
     async def _silent_rights(self, line: Happening) -> None:
-        """A partner loses its access to a race, and the vendor shows the race empty instead of saying so."""
-        world = self._season.world
-        name = sorted(world.accounts)[line.a % len(world.accounts)]
-        races = [
-            number
-            for number, race in world.races.items()
-            if world.may_read(name, number) and not race.removed
-        ]
-        if not races:
-            return
-        race = races[line.b % len(races)]
+        """
+        Partners lose access to a race, one after the other, and the vendor shows it empty without a word.
+
+        Its list of races still has it, so that one comparison of all lists cannot tell; a second one may
+        believe it.
+        """
+        lost: set[tuple[str, int]] = set()
+        for turn in range(LOSSES):
+            filled = [each for each in self._with_people() if each not in lost]
+            if filled:
+                lost.add(filled[(line.a + turn) % len(filled)])
+                await self._lose(*filled[(line.a + turn) % len(filled)], seconds=line.seconds / LOSSES)
+            else:
+                await asyncio.sleep(line.seconds / LOSSES)
+
+    async def _lose(self, name: str, race: int, *, seconds: float) -> None:
+        world, is_lost = self._season.world, True
         fault = rsusim.Fault(
             kind="quirk", quirks={"lost_rights": "empty"}, partner=name, race_id=race, times=None
         )
+
+        def strike(info: rsusim.RequestInfo) -> None:
+            if is_lost and info.account == name:
+                (world.grant if info.endpoint == "races" else world.withdraw)(name, race)
+
+        self._watch.lost[name, race] = world.now.timestamp()
         world.faults.add(fault)
-        with world:
-            world.withdraw(name, race)
-        await asyncio.sleep(5)
+        world.before_answer(strike)
+        await asyncio.sleep(seconds / 2)
         # Somebody wonders, and has all lists compared.
         with suppress(BibwireError):
             await self._season.runtime.reconcile(ReconcileRequest(partner=name))
-        await asyncio.sleep(line.seconds)
+        await asyncio.sleep(seconds / 2)
+        is_lost = False
         with world:
             world.grant(name, race)
         fault.times = 0
         self._watch.changed[name, race] = world.now.timestamp()
+
+    def _with_people(self) -> list[tuple[str, int]]:
+        """Return the races with somebody in them, here and there: of others nobody would miss anything."""
+        season, world = self._season, self._season.world
+        if not season.server.is_up or self._watch.is_locked or self.no_connections:
+            return []
+        return [
+            (row["name"], row["race_id"])
+            for row in season.rows(
+                "SELECT DISTINCT p.name, q.race_id FROM bibwire.participants AS q"
+                " JOIN bibwire.partners AS p USING (partner_id) WHERE q.removed_at IS NULL ORDER BY 1, 2"
+            )
+            if world.may_read(row["name"], row["race_id"])
+            and not world.races[row["race_id"]].removed
+            and any(world.events[event].published for event in world.races[row["race_id"]].event_ids)
+        ]
 
     async def _vendor_clock(self, line: Happening) -> None:
         """The vendor's clock steps, by which it dates answers and changes, and steps back later."""

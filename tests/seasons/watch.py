@@ -115,6 +115,9 @@ class Watch:
         # The last one that was answered as it should be.
         self._answered: dict[tuple[str, int], float] = {}
         self._calls: dict[str, list[float]] = {}
+        # When access to a race was taken away without a word, and when people had all lists read.
+        self.lost: dict[tuple[str, int], float] = {}
+        self.lists_read: dict[str, list[float]] = {}
         # When calls began that hang.
         self._hung: list[float] = []
         # Somebody holds the registrations: nobody can read them.
@@ -300,7 +303,11 @@ class Watch:
                     )
 
     def _nobody_is_taken_for_gone(self, name: str) -> None:
-        """Who is on the list, as RunSignup has it, was not marked as absent: whoever may see the list now."""
+        """
+        Who is on the list, as RunSignup has it, was not marked as absent: whoever may see the list now.
+
+        But where two listings in a row show nobody, and the race list the race: nothing could tell.
+        """
         world = self._season.world
         absent = self._season.rows(
             "SELECT q.registration_id FROM bibwire.participants AS q JOIN bibwire.partners AS p"
@@ -311,6 +318,9 @@ class Watch:
             found = world.registrations.get(row["registration_id"])
             assert found is not None, f"{name}: {row} is nobody"
             event = world.events[found.head.event_id]
+            lost = self.lost.get((name, event.race_id))
+            if lost is not None and any(at >= lost - HOUR for at in self.lists_read.get(name, ())):
+                continue
             is_there = event.published and not world.races[event.race_id].removed
             assert not (is_there and found.head.status == "active"), (
                 f"{name}: {row['registration_id']} of race {event.race_id} is marked as absent, and is not"

@@ -9,10 +9,13 @@ evidence than the listing and the counts. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final
 
 # A test import or a club's group is deleted without a trace now and then: two dozen at most.
 FEW: Final = 24
+# Two listings of one incident are one piece of evidence: the second counts that was begun so much later.
+CONFIRMED_AFTER: Final = timedelta(minutes=10)
 
 
 def doubtful_events(

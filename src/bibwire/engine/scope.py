@@ -22,7 +22,7 @@ from bibwire.api import wire
 from bibwire.api.client import VendorClient
 from bibwire.clock import Clock
 from bibwire.domain.clocks import VendorClock, elapsed
-from bibwire.domain.doubts import doubtful_events
+from bibwire.domain.doubts import CONFIRMED_AFTER, doubtful_events
 from bibwire.domain.errors import (
     AnswerUnreadable,
     BibwireError,
@@ -577,8 +577,8 @@ class ScopeSync:
             await self._leave_missing(
                 f"{sum(gone[each] for each in open_)} of {sum(stored[each] for each in open_)} stored "
                 "registrations are neither listed nor counted any more, which lost access would look like "
-                "too: they stay as they are; if they are gone indeed, another 'bibwire sync --full' marks "
-                "them, provided that the race list still shows the race and its events"
+                "too: they stay as they are; if they are gone indeed, another 'bibwire sync --full' in ten "
+                "minutes marks them, provided that the race list still shows the race and its events"
             )
 
     async def _settle(
@@ -607,8 +607,10 @@ class ScopeSync:
             )
 
     async def _confirmed(self, listing: Listing, event_ids: Collection[int]) -> frozenset[int]:
-        """Return those events that an earlier listing showed alike and the race list still shows now."""
-        before = await doubts.doubted_before(self._db, *self._key, event_ids, high=listing.high)
+        """Return those events that a listing long before showed alike and the race list still shows now."""
+        before = await doubts.doubted_before(
+            self._db, *self._key, event_ids, high=listing.high - CONFIRMED_AFTER
+        )
         if not before:
             return before
         try:

@@ -16,7 +16,7 @@ from bibwire.store.database import Connection, Database, statements
 async def doubted_before(
     db: Database, partner_id: int, race_id: int, event_ids: Collection[int], *, high: datetime
 ) -> frozenset[int]:
-    """Return those of the events that a listing older than the one begun at `high` showed alike."""
+    """Return those of the events that a listing begun before `high` showed alike."""
     rows = await db.fetch(
         statements("doubts")["doubted_before"],
         partner_id=partner_id,
