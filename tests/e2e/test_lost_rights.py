@@ -49,6 +49,15 @@ class Scene:
 
         self.world.before_answer(strike)
 
+    def leave_it_in_the_race_list_alone(self) -> None:
+        """Take the rights away for every call but the race list."""
+
+        def strike(info: rsusim.RequestInfo) -> None:
+            right = self.world.grant if info.endpoint == "races" else self.world.withdraw
+            right(self.account, self.race)
+
+        self.world.before_answer(strike)
+
     def removed(self) -> int:
         [row] = self.house.rows(
             "SELECT count(*)::int AS n FROM bibwire.participants WHERE removed_at IS NOT NULL"
@@ -190,11 +199,7 @@ def test_an_event_that_the_race_list_does_not_show_stays_as_it_is(scene: Scene) 
 def test_listings_of_one_incident_take_nobody_for_gone(scene: Scene) -> None:
     """A vendor that loses its mind for some minutes, while its race list is as it was."""
 
-    def only_the_race_list(info: rsusim.RequestInfo) -> None:
-        right = scene.world.grant if info.endpoint == "races" else scene.world.withdraw
-        right(scene.account, scene.race)
-
-    scene.world.before_answer(only_the_race_list)
+    scene.leave_it_in_the_race_list_alone()
 
     for _ in range(4):
         scene.house.sync(full=True)
@@ -207,11 +212,7 @@ def test_listings_of_one_incident_take_nobody_for_gone(scene: Scene) -> None:
 def test_who_was_taken_for_gone_is_found_again_by_plain_syncs(scene: Scene) -> None:
     """The race list showed the race all the time: nothing could tell."""
 
-    def only_the_race_list(info: rsusim.RequestInfo) -> None:
-        right = scene.world.grant if info.endpoint == "races" else scene.world.withdraw
-        right(scene.account, scene.race)
-
-    scene.world.before_answer(only_the_race_list)
+    scene.leave_it_in_the_race_list_alone()
     for _ in range(2):
         scene.house.sync(full=True)
         scene.world.advance(LATER)
