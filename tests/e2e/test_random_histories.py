@@ -51,6 +51,7 @@ PHASES: Final = (
 )
 RACE_DAY: Final = datetime(2026, 9, 19, 8, 0)
 LATEST_PUBLICATION: Final = 10
+CONFIRMED_AFTER: Final = 10 * 60 + 1
 DOUBT: Final = "neither listed nor counted any more"
 
 # What may pass by itself, or is refused in a way nobody can take for an answer.
@@ -439,7 +440,8 @@ class Story:
             self.sync(SyncRequest(full=any(self.silent_until.values())))
             if self.is_calm(began):
                 break
-            self.world.advance(1)  # who all left are believed to have after a listing later than this one
+            # That everybody left is believed after a second listing, ten minutes later.
+            self.world.advance(CONFIRMED_AFTER)
         state = self.house.rows(
             "SELECT * FROM bibwire.scopes JOIN bibwire.streams USING (partner_id, race_id)"
         )
