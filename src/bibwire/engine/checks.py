@@ -286,14 +286,15 @@ class Checks:
         if asked_at is None:
             return []
         key = (self._partner_id, scope.race_id)
-        cursor_at = (await streams.load(self._db, *key, Stream.PARTICIPANTS)).cursor_at or asked_at
+        begins = [(await streams.load(self._db, *key, stream)).cursor_at or asked_at for stream in Stream]
         stored = await verify.holders(self._db, *key, events, bib)
         wrong = compare_holders(bib, shown, stored)
         if wrong:
-            begin = min(cursor_at, asked_at)
-            later = await self._evidence.meanwhile(scope, begin, one_by_one=one_by_one)
+            # Who left is in the mirror once the removed list is read, which is less often.
+            since, left_since = (min(begin, asked_at) for begin in begins)
+            later = await self._evidence.meanwhile(scope, since, left_since=left_since, one_by_one=one_by_one)
             stored = await verify.holders(self._db, *key, events, bib)
-            wrong = compare_holders(bib, shown, stored, meanwhile=later.changed_since(begin))
+            wrong = compare_holders(bib, shown, stored, meanwhile=later.changed_since(since, left_since))
         return wrong
 
     def feed(self, scope: Scope) -> Task:

@@ -121,12 +121,13 @@ class Listing:
         """Return the rows by event."""
         return Counter(event_id for event_id in self.events.values() if event_id is not None)
 
-    def changed_since(self, instant: datetime) -> set[int]:
-        """Return the ids that changed or left since then, or shortly before."""
+    def changed_since(self, instant: datetime, left_since: datetime | None = None) -> set[int]:
+        """Return the ids that changed since then, or left since then or `left_since`, or shortly before."""
         since = instant - PUBLISHED_LATE
         changed = {
             i for i, row in self.rows.items() if row.last_modified_at and row.last_modified_at >= since
         }
+        since = (left_since or instant) - PUBLISHED_LATE
         return changed | {i for i, removal in self.removals.items() if removal.removed_at >= since}
 
     def bring_up(self, later: Listing) -> None:
@@ -203,12 +204,15 @@ class Evidence:
             await self._read_beyond(found, scope.race_id, events, expected, since=since)
         return found
 
-    async def meanwhile(self, scope: Scope, since: datetime, *, one_by_one: bool) -> Listing:
-        """Return what changed or left since then, shortly before included."""
+    async def meanwhile(
+        self, scope: Scope, since: datetime, *, left_since: datetime | None = None, one_by_one: bool
+    ) -> Listing:
+        """Return what changed since then, or left since then or `left_since`, shortly before included."""
         found = Listing()
-        for stream in Stream:
+        begins = {Stream.PARTICIPANTS: since, Stream.REMOVED: left_since or since}
+        for stream, begin in begins.items():
             for events in _groups(scope.event_ids, one_by_one=one_by_one):
-                await self._read(found, scope.race_id, events, stream, since=since - PUBLISHED_LATE)
+                await self._read(found, scope.race_id, events, stream, since=begin - PUBLISHED_LATE)
         return found
 
     async def by_list(self, scope: Scope, size: Size) -> Listing:
