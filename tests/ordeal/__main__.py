@@ -90,6 +90,7 @@ def play_together(ordeal: Ordeal, names: list[str], longest: float, *, compare: 
     ordeal.active.add("recovering")
     polled = ordeal.recover(over)
     ordeal.active.clear()
+    ordeal.calm_since = time.time()
     told.slowest = max(told.slowest, polled)
     ordeal.watch.processes(ordeal.crew.pids())
     equal = f", equal after {ordeal.compare():.1f} s more" if compare else ""

@@ -21,6 +21,7 @@ from tests.ordeal import crew
 from tests.ordeal.ordeal import CALL_SECONDS, RUN, WORKER, Ordeal
 from tests.ordeal.postgres import ROLE
 from tests.ordeal.vendor import AMPLE, SCANT
+from tests.ordeal.versions import newer
 from tests.seasons.postgres import FAKETIME
 
 Going = Generator[None, None, None]
@@ -156,6 +157,20 @@ def _worker_clock(which: str) -> Callable[[Ordeal], Going]:
 
 for _which in CLOCKS:
     trouble(f"worker's clock {_which}", (15, 30), "processes")(_worker_clock(_which))
+
+
+@trouble("newer version", (10, 30), "processes")
+def upgrade(ordeal: Ordeal) -> Going:
+    """
+    A newer version is installed while `run` of the older one goes on, and its worker changes the tables.
+
+    Both work side by side until `run` is started again. What is started meanwhile is the newer one's.
+    """
+    ordeal.versions += 1
+    ordeal.crew.environment["PYTHONPATH"] = str(newer(ordeal.folder, ordeal.versions))
+    ordeal.crew.replace(WORKER)
+    yield
+    ordeal.crew.replace(RUN)
 
 
 # The database

@@ -351,7 +351,7 @@ class Troubles:
     async def _newer_schema(self, line: Happening) -> None:
         """A newer Bibwire adds columns under those that run. Then it is thought better of."""
         for table in NEWER:
-            await self._alter(table, "ADD COLUMN IF NOT EXISTS of_a_newer_bibwire text DEFAULT 'x'")
+            await self._alter(table, "ADD COLUMN IF NOT EXISTS of_a_newer_bibwire text NOT NULL DEFAULT 'x'")
         await asyncio.sleep(line.seconds)
         for table in NEWER:
             await self._alter(table, "DROP COLUMN IF EXISTS of_a_newer_bibwire")

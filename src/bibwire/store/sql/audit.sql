@@ -1,7 +1,7 @@
 -- name: make_stage
 -- The key is for the plan: a stage is never analysed.
 CREATE TEMPORARY TABLE IF NOT EXISTS audit_stage (
-    LIKE bibwire.participants,
+    LIKE bibwire.participants INCLUDING DEFAULTS,
     PRIMARY KEY (registration_id)
 ) ON COMMIT DELETE ROWS;
 

@@ -1,8 +1,8 @@
 -- name: make_race_stage
-CREATE TEMPORARY TABLE IF NOT EXISTS race_stage (LIKE bibwire.races) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS race_stage (LIKE bibwire.races INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;
 
 -- name: make_event_stage
-CREATE TEMPORARY TABLE IF NOT EXISTS event_stage (LIKE bibwire.events) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS event_stage (LIKE bibwire.events INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;
 
 -- name: copy_races
 COPY race_stage (

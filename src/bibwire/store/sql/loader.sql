@@ -108,7 +108,7 @@ COPY bibwire.participants (
 ) FROM STDIN (FORMAT csv, NULL 'null', ESCAPE '\');
 
 -- name: make_stage
-CREATE TEMPORARY TABLE IF NOT EXISTS stage (LIKE bibwire.participants) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS stage (LIKE bibwire.participants INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;
 
 -- name: copy_stage
 COPY stage (

@@ -1,5 +1,5 @@
 -- name: make_stage
-CREATE TEMPORARY TABLE IF NOT EXISTS team_stage (LIKE bibwire.teams) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS team_stage (LIKE bibwire.teams INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;
 
 -- name: copy_stage
 COPY team_stage (
