@@ -1,8 +1,8 @@
 """
 Plants each known bug by itself, and plays seasons until one fails: `python -m tests.mutations [NAME ...]`
 
-The same seasons are played without a bug first: none of them may fail. It prints which seed saw each. A bug
-that outlives all of them is one that nobody would see.
+The same seasons are played without a bug first: none of them may fail. It prints which seed saw each, as soon
+as it was seen. A bug that outlives all of them is one that nobody would see.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Final
 
@@ -64,29 +65,43 @@ def main() -> int:
     parser.add_argument(
         "--no-baseline", action="store_true", help="the seeds are known to hold without a bug"
     )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many seasons at a time")
     chosen = parser.parse_args()
+    known = [patch.stem for patch in patches()]
+    if unknown := set(chosen.names).difference(known):
+        parser.error(f"no bug {min(unknown)!r}; there are: {', '.join(known)}")
 
-    def seen(patch: Path | None) -> tuple[int, str] | None:
+    def seen(patch: Path | None, seed: int, seeds: int) -> tuple[int, str] | None:
         # PostgreSQL's own user has to get in.
         with tempfile.TemporaryDirectory(prefix="bibwire-mutant-", dir="/tmp") as folder:
             plant(patch, Path(folder))
-            return caught(Path(folder), seed=chosen.seed, seeds=chosen.seeds, hours=chosen.hours)
+            return caught(Path(folder), seed=seed, seeds=seeds, hours=chosen.hours)
 
-    if not chosen.no_baseline and (found := seen(None)) is not None:
-        print(f"seed {chosen.seed + found[0] - 1} fails without a bug: {found[1]}")
-        return 1
-    survived: list[str] = []
-    for patch in patches():
-        if chosen.names and patch.stem not in chosen.names:
-            continue
+    def holds(seed: int) -> str | None:
+        found = seen(None, seed, 1)
+        return None if found is None else f"seed {seed} fails without a bug: {found[1]}"
+
+    def survives(patch: Path) -> bool:
         began = time.monotonic()
-        found = seen(patch)
-        if found is None:
-            survived.append(patch.stem)
-            told = f"NOT SEEN in {chosen.seeds} seeds"
-        else:
+        found = seen(patch, chosen.seed, chosen.seeds)
+        told = f"NOT SEEN in {chosen.seeds} seeds"
+        if found is not None:
             told = f"seed {chosen.seed + found[0] - 1}: {found[1][:150]}"
         print(f"{patch.stem}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
+        return found is None
+
+    with ThreadPoolExecutor(chosen.jobs) as pool:
+        if not chosen.no_baseline:
+            failed = [why for why in pool.map(holds, range(chosen.seed, chosen.seed + chosen.seeds)) if why]
+            if failed:
+                print("\n".join(failed))
+                return 1
+        planted = {
+            pool.submit(survives, patch): patch.stem
+            for patch in patches()
+            if not chosen.names or patch.stem in chosen.names
+        }
+        survived = [planted[each] for each in as_completed(planted) if each.result()]
     print(f"{len(survived)} not seen" + (f": {', '.join(survived)}" if survived else ""))
     return 1 if survived else 0
 
