@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
 import rsusim
+from bibwire.cli.app import app
 from bibwire.clock import SystemClock
 from bibwire.engine.planner import Planner
 from bibwire.store.database import Database
@@ -350,20 +355,30 @@ def test_what_changes_a_partner_wakes_the_planner_once_and_pausing_clears_the_qu
             assert queued() == ["plan"]
 
 
-NAMES = ["-dash", "--", "O'Brien", 'The "Fast" $HOME', "Peak Timing", "Ø-Løb", "a&b", "back\\slash and more"]
+NAMES = [
+    *("-dash", "--", "O'Brien", 'The "Fast" One', "Cheap $HOME", "tick`s`", "back\\\\slash and more"),
+    *("Peak Timing", "Ø-Løb", "a&b", "*", "~", "#1 Timing"),
+]
+
+
+def understood(line: str) -> dict[str, Any]:
+    """Paste a line into a shell; return what the program takes the words for that the shell makes of it."""
+    script = f"bibwire() {{ printf '%s\\0' \"$@\"; }}\n{line}"
+    said = subprocess.run(["sh", "-c", script], capture_output=True, encoding="utf-8", check=True).stdout
+    words = said.split("\0")[:-1]
+    command = get_command(app)
+    while isinstance(command, TyperGroup):
+        command = command.commands[words.pop(0)]
+    return command.make_context("bibwire", words).params
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_that_names_a_partner_can_be_pasted(name: str) -> None:
-    assert shlex.split(f"bibwire discover --partner {quoted(name)}")[2:] == ["--partner", name]
-    for value, options in (("", ""), ("50", ""), ("", "--api-key KEY")):
-        words = shlex.split(partner_command("limit", name, value=value, options=options))
-        given = words[: words.index("--")] if name.startswith("-") else words
-        assert words[:3] == ["bibwire", "partner", "limit"]
-        assert name in words
-        # A dash at the front makes it no option: -- ends those, and stands after the command's own.
-        assert given.count("--api-key") == bool(options)
-        assert (words[words.index("--") + 1] == name) if name.startswith("-") else (words[3] == name)
+    assert understood(f"bibwire discover --partner {quoted(name)}")["partner"] == name
+    assert understood(partner_command("pause", name)) == {"name": name}
+    assert understood(partner_command("limit", name, value="50")) == {"name": name, "calls": 50}
+    rotated = understood(partner_command("rotate", name, options="--api-key KEY"))
+    assert (rotated["name"], rotated["api_key"]) == (name, "KEY")
 
 
 def test_a_partner_whose_name_starts_with_a_dash_is_added_paused_and_resumed_as_is_said(
