@@ -193,6 +193,7 @@ def test_a_wrong_value_in_the_file_names_the_file(monkeypatch: pytest.MonkeyPatc
         ("key_acme = 'canary'", "stored with bibwire partner add"),
         ("timeout_seconds = 7\nBIBWIRE_TIMEOUT_SECONDS = 8", "twice"),
         ("timeout_seconds = [7]", "plain value"),
+        ('log_file = "a\\u0000b"', "holds a NUL character (U+0000): take it out."),
         ("timeout_seconds = ", "not valid TOML"),
     ],
 )
