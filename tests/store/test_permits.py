@@ -507,14 +507,21 @@ def test_calls_before_a_throttle_answer_count_for_the_limit_as_configured_alone(
     assert on(database_url, do) == ALLOWED - 120
 
 
-def test_a_limit_configured_anew_is_in_force_at_the_next_call(database_url: str, credential_id: int) -> None:
+def test_a_limit_configured_anew_is_in_force_at_the_next_call_of_its_partner_alone(
+    database_url: str, credential_id: int
+) -> None:
+    other = add_credential(database_url, 2)
+
     async def do(o: Opened) -> None:
         partners = Partners(o.db, VAULT)
-        assert await calls_until_refused(o.permits(credential_id), 60) == 60
+        # Of a process that goes on meanwhile.
+        permits = o.permits(credential_id)
+        assert await calls_until_refused(permits, 60) == 60
         await partners.limit("Partner 1", 50)
-        assert await calls_until_refused(o.permits(credential_id)) == 0
+        assert await calls_until_refused(permits) == 0
         await partners.limit("Partner 1", 100)
-        assert await calls_until_refused(o.permits(credential_id)) == 98 - 60
+        assert await calls_until_refused(permits) == 98 - 60
+        assert await calls_until_refused(o.permits(other)) == ALLOWED
 
     on(database_url, do)
 
