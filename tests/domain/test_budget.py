@@ -212,6 +212,24 @@ def test_told_is_the_number_of_calls_that_stops_a_class() -> None:
     assert stops_at(most, Urgency.DELTA) == Stop(940, 931, lowered=False)
 
 
+COUNTS = st.fixed_dictionaries({each: st.tuples(st.integers(0, 150), st.integers(0, 50)) for each in Urgency})
+
+
+@given(st.integers(1, 1500), st.floats(0.1, 1), COUNTS, st.sampled_from([Urgency.RACE_DAY, Urgency.DELTA]))
+def test_what_is_left_until_the_number_told_is_the_room_there_is(
+    limit: int, kept: float, counts: dict[Urgency, tuple[int, int]], polls: Urgency
+) -> None:
+    before = {each: count for each, (count, _) in counts.items()}
+    since = {each: count for each, (_, count) in counts.items()}
+    whole = Budget(limit, limit, limit, spent_by_urgency=before).with_spent(since)
+    lowered = replace(whole, limit_in_use=max(1, int(limit * kept)), spent_since_throttle=since)
+
+    for found in (whole, lowered):
+        told = stops_at(found, polls)
+        assert max(0, told.most - told.made) == rules.room(found, polls)
+        assert told.made == sum(since.values() if told.lowered else found.spent_by_urgency.values())
+
+
 def test_the_limit_ahead_counts_on_its_recovery() -> None:
     lowered = Standing(1000, lowered_to=100, lowered_at=NOON, throttled_at=NOON)
 
