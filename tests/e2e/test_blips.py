@@ -116,10 +116,18 @@ def test_a_database_that_stays_away_is_waited_for_once_and_then_told_with_the_wa
         asyncio.run(run())
 
 
-def test_what_a_server_that_is_there_cannot_do_is_not_tried_many_times(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("statement", "error", "most"),
+    [
+        # As with a full disk: each try may cost calls to RunSignup.
+        ("DO $$ BEGIN RAISE 'on purpose' USING ERRCODE = 'disk_full'; END $$", "on purpose", 3),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", "terminating connection", 10),
+    ],
+    ids=["its disk is full", "it ends the session"],
+)
+def test_what_a_server_that_is_there_fails_at_each_time_is_not_tried_for_ever(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, statement: str, error: str, most: int
 ) -> None:
-    """As with a full disk: each try may cost calls to RunSignup."""
     monkeypatch.setattr(patience, "PAUSE_SECONDS", 0.01)
     tries = 0
 
@@ -129,13 +137,13 @@ def test_what_a_server_that_is_there_cannot_do_is_not_tried_many_times(
             async def work() -> None:
                 nonlocal tries
                 tries += 1
-                await db.fetch("DO $$ BEGIN RAISE 'on purpose' USING ERRCODE = 'disk_full'; END $$")
+                await db.fetch(statement)
 
-            with pytest.raises(DatabaseUnavailable, match="on purpose"):
+            with pytest.raises(DatabaseUnavailable, match=error):
                 await Patience(db)(work)
 
     asyncio.run(run())
-    assert tries == 3
+    assert tries == most
 
 
 def test_what_was_cut_off_is_done_again_once_the_database_is_back(database_url: str) -> None:
