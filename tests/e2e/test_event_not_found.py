@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 import rsusim
-from bibwire.engine.reports import SyncRequest
+from bibwire.engine.reports import SyncReport, SyncRequest
 from tests.e2e.simulation import Simulation
 from tests.e2e.truth import assert_mirror_equals_world
 from tests.house import House
@@ -44,6 +44,25 @@ def add_race(world: rsusim.World, account: rsusim.Account, *names: str) -> list[
 
 def events_of(house: House) -> list[dict[str, Any]]:
     return house.rows("SELECT event_id, removed_at FROM bibwire.events ORDER BY event_id")
+
+
+async def a_sync_that_does_not_find_a_far_race(
+    simulation: Simulation, account: rsusim.Account
+) -> asyncio.Task[SyncReport]:
+    """Load a race that is weeks away, go on for half an hour, and start a person's sync that fails for it."""
+    world = simulation.world
+    [only] = add_race(world, account, "5K")
+    world.edit_event(only, start=RACE_DAY + timedelta(days=60))
+    await simulation.add_partner(account)
+    await simulation.run_until(world.now + timedelta(minutes=30))
+    world.faults.add(rsusim.Fault(path="participants", kind=NOT_FOUND, times=1))
+    return asyncio.create_task(simulation.runtime.engine.sync(SyncRequest()))
+
+
+def fails(simulation: Simulation) -> bool:
+    """Say whether the only race is said to fail."""
+    [fresh] = simulation.rows("SELECT failing_since FROM bibwire.freshness")
+    return fresh["failing_since"] is not None
 
 
 def test_one_such_answer_is_an_error_and_the_next_sync_goes_on(
@@ -151,24 +170,16 @@ def test_the_schedule_reads_the_race_list_soon(
 def test_a_far_race_that_a_persons_sync_failed_for_is_not_said_to_fail_for_hours(
     world: rsusim.World, simulator: rsusim.Server, database_url: str, peak: rsusim.Account
 ) -> None:
-    [only] = add_race(world, peak, "5K")
-    world.edit_event(only, start=RACE_DAY + timedelta(days=60))
-
     async def an_hour() -> None:
         async with Simulation(world, simulator.base_url, database_url) as simulation:
-            await simulation.add_partner(peak)
-            await simulation.run_until(world.now + timedelta(minutes=30))
-            world.faults.add(rsusim.Fault(path="participants", kind=NOT_FOUND, times=1))
-            asked = asyncio.create_task(simulation.runtime.engine.sync(SyncRequest()))
+            asked = await a_sync_that_does_not_find_a_far_race(simulation, peak)
             await simulation.run_until(world.now + timedelta(seconds=1))
             assert (await asked).errors
-            [fresh] = simulation.rows("SELECT failing_since FROM bibwire.freshness")
-            assert fresh["failing_since"] is not None
+            assert fails(simulation)
 
             await simulation.run_until(world.now + timedelta(minutes=5))
 
-            [fresh] = simulation.rows("SELECT failing_since FROM bibwire.freshness")
-            assert fresh["failing_since"] is None
+            assert not fails(simulation)
 
     asyncio.run(an_hour())
 
@@ -176,15 +187,9 @@ def test_a_far_race_that_a_persons_sync_failed_for_is_not_said_to_fail_for_hours
 def test_what_was_said_of_a_race_while_its_partner_paused_is_looked_at_as_soon_as_it_resumes(
     world: rsusim.World, simulator: rsusim.Server, database_url: str, peak: rsusim.Account
 ) -> None:
-    [only] = add_race(world, peak, "5K")
-    world.edit_event(only, start=RACE_DAY + timedelta(days=60))
-
     async def an_hour() -> None:
         async with Simulation(world, simulator.base_url, database_url) as simulation:
-            await simulation.add_partner(peak)
-            await simulation.run_until(world.now + timedelta(minutes=30))
-            world.faults.add(rsusim.Fault(path="participants", kind=NOT_FOUND, times=1))
-            asked = asyncio.create_task(simulation.runtime.engine.sync(SyncRequest()))
+            asked = await a_sync_that_does_not_find_a_far_race(simulation, peak)
             await simulation.runtime.partners.pause(peak.name)
             await simulation.run_until(world.now + timedelta(minutes=10))
             assert (await asked).errors
@@ -192,8 +197,7 @@ def test_what_was_said_of_a_race_while_its_partner_paused_is_looked_at_as_soon_a
             await simulation.runtime.partners.resume(peak.name)
             await simulation.run_until(world.now + timedelta(minutes=5))
 
-            [fresh] = simulation.rows("SELECT failing_since FROM bibwire.freshness")
-            assert fresh["failing_since"] is None
+            assert not fails(simulation)
 
     asyncio.run(an_hour())
 
@@ -213,8 +217,7 @@ def test_what_failed_of_a_race_is_over_with_its_last_event(
             await simulation.run_until(world.now + timedelta(minutes=10))
             world.withdraw(peak.name, race)
             await simulation.run_until(world.now + timedelta(minutes=5))
-            [fresh] = simulation.rows("SELECT failing_since FROM bibwire.freshness")
-            assert fresh["failing_since"] is not None
+            assert fails(simulation)
             with world:
                 world.grant(peak.name, race)
                 world.remove_event(only)
