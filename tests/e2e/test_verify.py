@@ -732,6 +732,19 @@ def to_the_hour(scene: Scene, nights: Nights) -> None:
     assert scene.house.sync().errors == []
 
 
+def calls_of_a_night_that_passes(scene: Scene) -> int:
+    """Verify at night and find nothing; return how many calls that took."""
+    nights = Nights(scene)
+    to_the_hour(scene, nights)
+    scene.world.log.clear()
+
+    assert nights.tick() == 1
+
+    assert nights.plan["verify_failures"] == []
+    assert nights.plan["verified_at"] == scene.world.now
+    return scene.world.log.calls
+
+
 def test_what_fails_at_night_is_an_error_of_the_log_and_of_the_status(scene: Scene) -> None:
     nights = Nights(scene)
     to_the_hour(scene, nights)
@@ -777,29 +790,15 @@ def test_a_vendor_that_is_gone_at_night_is_asked_again_within_the_hour(scene: Sc
 
 def test_at_night_as_many_calls_are_made_as_large_races_take(scene: Scene) -> None:
     scene.house.runtime.page_size = 2  # as if a race had tens of thousands of people
-    nights = Nights(scene)
-    to_the_hour(scene, nights)
-    scene.world.log.clear()
 
-    assert nights.tick() == 1
-
-    assert scene.world.log.calls > 40
-    assert nights.plan["verify_failures"] == []
-    assert nights.plan["verified_at"] == scene.world.now
+    assert calls_of_a_night_that_passes(scene) > 40
 
 
 def test_where_the_hour_leaves_too_few_calls_fewer_races_are_verified_at_night(scene: Scene) -> None:
     scene.house.runtime.page_size = 2
     scene.house.run(scene.house.runtime.partners.limit("Peak Timing", 280))
-    nights = Nights(scene)
-    to_the_hour(scene, nights)
-    scene.world.log.clear()
 
-    assert nights.tick() == 1
-
-    assert scene.world.log.calls <= 82
-    assert nights.plan["verify_failures"] == []
-    assert nights.plan["verified_at"] == scene.world.now
+    assert calls_of_a_night_that_passes(scene) <= 82
 
 
 def test_what_no_call_was_left_for_at_night_is_said_and_made_within_the_hour(scene: Scene) -> None:
