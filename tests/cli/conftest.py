@@ -15,12 +15,12 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -111,19 +111,8 @@ class Shell:
 
         What it says on standard error goes to the file `screen.err`.
         """
-        ours, theirs = pty.openpty()
         with (self.folder / "screen.err").open("wb") as told:
-            process = subprocess.Popen(
-                [BIBWIRE, *arguments],
-                stdin=theirs,
-                stdout=theirs,
-                stderr=told,
-                cwd=self.folder,
-                env=self.environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
-                start_new_session=True,
-            )
-        os.close(theirs)
-        return process, ours
+            return self._start_on_terminal(*arguments, told=told, COLUMNS="80", LINES="24")
 
     def on_terminal(
         self, *arguments: str, answers: Sequence[tuple[str, str]] = (), columns: int = 150
@@ -136,18 +125,9 @@ class Shell:
                 typed once the terminal does not echo, for what is typed before is thrown away.
             columns: How wide the terminal is.
         """
-        ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [BIBWIRE, *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            cwd=self.folder,
-            env=self.environment | {"TERM": "xterm", "COLUMNS": str(columns)},
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        process, ours = self._start_on_terminal(
+            *arguments, prepare=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), COLUMNS=str(columns)
         )
-        os.close(theirs)
         shown = b""
         with suppress(OSError):  # Linux's way to say that the other end is closed
             for awaited, text in answers:
@@ -163,6 +143,34 @@ class Shell:
         code, told = process.wait(PATIENCE_SECONDS), shown.decode("utf-8", "replace")
         self.check_secrets(told)
         return code, told
+
+    def _start_on_terminal(
+        self,
+        *arguments: str,
+        told: IO[bytes] | None = None,
+        prepare: Callable[[], object] | None = None,
+        **variables: str,
+    ) -> tuple[subprocess.Popen[bytes], int]:
+        """
+        Start a command in a session of its own; back: its terminal's end.
+
+        Args:
+            told: Where standard error goes; None: to the terminal as well.
+            prepare: What the new process does before it becomes the command.
+        """
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [BIBWIRE, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs if told is None else told,
+            cwd=self.folder,
+            env=self.environment | {"TERM": "xterm"} | variables,
+            start_new_session=True,
+            preexec_fn=prepare,
+        )
+        os.close(theirs)
+        return process, ours
 
     def check_secrets(self, *texts: str) -> None:
         log = self.log_file.read_text("utf-8") if self.log_file.exists() else ""
