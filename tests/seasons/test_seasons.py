@@ -11,12 +11,22 @@ from collections.abc import Iterator
 import pytest
 
 from tests.children import ROOT
-from tests.seasons.__main__ import play_one
+from tests.seasons.__main__ import Played, play_one
 from tests.seasons.postgres import MovedPostgres, programs
 from tests.seasons.shapes import season_of
 
 HOURS = 0.75
 QUIET_HOURS = 16
+# How often each rule has to be held against something at least: four fifths of what the seed's season has,
+# for a season is the same each time, and one whose excuses cover most of it proves little.
+LEAST = {
+    1: {"polled in time": 23, "polled in time while hot": 96, "nothing said": 93},
+    2: {"polled in time": 24, "polled in time while hot": 15, "nothing said": 34},
+    3: {"polled in time": 59, "polled in time while hot": 10, "nothing said": 69},
+    4: {"polled in time": 33, "polled in time while hot": 25, "nothing said": 56},
+    5: {"polled in time": 40, "polled in time while hot": 22, "nothing said": 62},
+}
+LEAST_ON_A_QUIET_DAY = {"polled in time": 66, "nothing said": 66}
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::RuntimeWarning")
 
@@ -31,9 +41,18 @@ def server() -> Iterator[MovedPostgres]:
         yield server
 
 
+def missing(least: dict[str, int], played: Played) -> dict[str, str]:
+    """Return the rules that were held too seldom, and how often."""
+    return {
+        rule: f"{played.checks[rule]} times, not {times}"
+        for rule, times in least.items()
+        if played.checks[rule] < times
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("seed", LEAST)
 def test_a_season_in_which_everything_may_go_wrong(server: MovedPostgres, seed: int) -> None:
     lines = season_of(seed, hours=HOURS)
 
@@ -41,9 +60,7 @@ def test_a_season_in_which_everything_may_go_wrong(server: MovedPostgres, seed: 
 
     assert played.why is None
     assert played.calls > 100
-    assert played.checks["polled in time while hot"] > 5
-    assert played.checks["polled in time"] > 5
-    assert played.checks["nothing said"] > 20
+    assert missing(LEAST[seed], played) == {}
     # What nothing disturbed was commanded, and did not fail.
     assert {"sync", "reconcile", "verify"} & set(played.checks)
     assert {"new_race", "new_event", "move_event"} <= set(played.happened)
@@ -59,8 +76,7 @@ def test_a_quiet_day_with_a_night_in_it(server: MovedPostgres) -> None:
     played = play_one(server, 1, lines, shape="quiet weeks", hours=QUIET_HOURS)
 
     assert played.why is None
-    assert played.checks["polled in time"] > 20
-    assert played.checks["nothing said"] > 20
+    assert missing(LEAST_ON_A_QUIET_DAY, played) == {}
 
 
 @pytest.mark.slow
