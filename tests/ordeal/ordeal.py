@@ -253,6 +253,9 @@ class Ordeal:
     def _look(self) -> None:
         """Look at what holds all the time."""
         self.watch.look(self.cluster, in_trouble=bool(self.active))
+        self._look_at_services()
+
+    def _look_at_services(self) -> None:
         for ended in self.crew.ended:
             # Who finds no database when it starts says so, and is started again.
             assert ended.code == 1, f"{ended.name} ended with {ended.code}"

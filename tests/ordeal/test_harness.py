@@ -5,53 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.ordeal import __main__ as program
-from tests.ordeal import crew, troubles
 from tests.ordeal import ordeal as ordeals
-from tests.ordeal.crew import Crew, environment
-from tests.ordeal.ordeal import Ordeal, Told
-from tests.ordeal.troubles import Going, Trouble
+from tests.ordeal import troubles
+from tests.ordeal.conftest import Alone
+from tests.ordeal.vendor import AMPLE
 from tests.waiting import PATIENCE_SECONDS
-
-NOBODY = "http://127.0.0.1:1"
-
-
-class Alone(Ordeal):
-    """One without a database and without services, which nothing is looked at in."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(1, Told(), has_own_network=False)
-        self.moving.__enter__()
-        self.crew = Crew(folder, environment(folder, NOBODY, NOBODY))
-
-    def _look(self) -> None:
-        pass
-
-    def recover(self, since: float) -> float:
-        return 0.0
-
-
-def nothing(_: Ordeal) -> Going:
-    yield
-
-
-@pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
-    """Every command ends with 1, after a moment; nobody stops one."""
-    failing = tmp_path / "failing"
-    failing.write_text("#!/bin/sh\nsleep 0.2\nexit 1\n")
-    failing.chmod(0o755)
-    monkeypatch.setattr(crew, "BIBWIRE", str(failing))
-    monkeypatch.setattr(troubles, "STOPPED", {})
-    monkeypatch.setitem(troubles.TROUBLES, "nothing", Trouble("nothing", nothing, (0.1, 0.1), "vendor"))
-    alone = Alone(tmp_path)
-    yield alone
-    alone.moving.__exit__()
 
 
 @pytest.mark.parametrize("names", [["nothing", "command sync"], ["command sync", "nothing"]])
@@ -68,15 +31,91 @@ def test_a_command_that_no_trouble_met_may_not_fail_after_one_that_a_trouble_met
 
 
 def test_a_command_that_leaves_when_the_signal_comes_ends_as_it_would_have(
-    alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "failing").write_text("#!/bin/sh\ntrap '' INT\nsleep 3.5\nexit 3\n")
-    monkeypatch.setattr(troubles, "STOPPED", {signal.SIGINT: (130,)})
-    monkeypatch.setattr(alone.random, "choice", lambda of: of[-1])
+    alone.commands_do("trap '' INT; sleep 3.5; exit 3")
+    stop_with(signal.SIGINT, alone, monkeypatch)
 
     program.play_together(alone, ["command sync without calls left"], 0.5, compare=False)
 
     assert alone.told.codes == {"sync-without-calls-left-SIGINT 3": 1}
+
+
+def stop_with(number: signal.Signals, alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each command be stopped by this signal."""
+    monkeypatch.setattr(alone.random, "choice", lambda of: number)
+
+
+def test_a_command_that_is_stopped_may_end_by_its_signal(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone.commands_do("exec sleep 60")
+    stop_with(signal.SIGTERM, alone, monkeypatch)
+
+    program.play_together(alone, ["command sync"], 0.5, compare=False)
+
+    assert alone.told.codes == {"sync-SIGTERM -15": 1}
+
+
+@pytest.mark.parametrize(
+    ("does", "wrong"),
+    [
+        ("trap 'exit 1' TERM; while :; do sleep 0.05; done", "sync-SIGTERM ended with 1, not "),
+        ("trap '' TERM; exec sleep 60", "sync-SIGTERM ended: not within 1 s"),
+        # Nobody had told it to end yet.
+        ("exit 143", "sync-SIGTERM ended with 143, not "),
+    ],
+)
+def test_a_command_that_is_stopped_ends_in_no_other_way(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch, does: str, wrong: str
+) -> None:
+    monkeypatch.setattr(troubles, "STOPPED_SECONDS", 1.0)
+    alone.commands_do(does)
+    stop_with(signal.SIGTERM, alone, monkeypatch)
+
+    # Longer than it takes until the signal comes.
+    with pytest.raises(AssertionError, match=wrong):
+        program.play_together(alone, ["command sync"], 3.5, compare=False)
+
+
+@pytest.mark.parametrize(
+    ("does", "wrong"),
+    [
+        ("exit 130", "sync-whole ended with 130, not "),
+        ("exec sleep 60", "sync-whole ended: not within 1 s"),
+    ],
+)
+def test_a_command_that_nobody_stops_ends_in_time_and_with_its_own_code(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch, does: str, wrong: str
+) -> None:
+    monkeypatch.setattr(troubles, "COMMAND_SECONDS", 1.0)
+    alone.commands_do(does)
+
+    with pytest.raises(AssertionError, match=wrong):
+        program.play_together(alone, ["nothing", "command sync"], 0.5, compare=False)
+
+
+RESUMED = 'echo "$*" >> asked; [ $2 = pause ] || {{ echo canary >&2; exit {code}; }}'
+
+
+def test_a_partner_that_was_paused_is_resumed(alone: Alone) -> None:
+    alone.commands_do(RESUMED.format(code=0))
+
+    program.play_together(alone, ["command pause"], 0.5, compare=False)
+
+    asked = (alone.crew.folder / "asked").read_text().splitlines()
+    assert asked == [f"partner pause {AMPLE}", f"partner resume {AMPLE}"]
+
+
+def test_a_partner_cannot_be_resumed_only_while_something_is_wrong(alone: Alone) -> None:
+    alone.commands_do(RESUMED.format(code=1))
+    program.play_together(alone, ["nothing", "command pause"], 0.5, compare=False)
+    with pytest.raises(AssertionError, match="canary"):
+        program.play_together(alone, ["command pause"], 0.5, compare=False)
+
+    alone.commands_do(RESUMED.format(code=2))
+    with pytest.raises(AssertionError, match="canary"):
+        program.play_together(alone, ["nothing", "command pause"], 0.5, compare=False)
 
 
 def test_a_world_that_stands_still_ends_the_ordeal(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
