@@ -101,8 +101,9 @@ class Relay:
                 if not self._cut and number not in self._silent:
                     target.write(data)
                     await target.drain()
-            if not self._cut and number not in self._silent:
-                target.close()
+        # Also of an end that was reset, as that of a process is which is killed with answers unread.
+        if not self._cut and number not in self._silent:
+            target.close()
 
 
 @contextmanager
