@@ -529,7 +529,11 @@ async def open_runtime(
         session = await stack.enter_async_context(
             open_session(conninfo, call_seconds=settings.timeout_seconds)
         )
-        partners = Partners(db, await _open_vault(settings, db))
+        partners = Partners(
+            db,
+            await _open_vault(settings, db),
+            is_overridden=lambda partner: settings.partner_override(partner.name, partner.kind) is not None,
+        )
 
         def open_client(
             partner: Partner,

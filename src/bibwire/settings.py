@@ -262,14 +262,15 @@ class Settings(BaseSettings):
         if f"secret_{token}".lower() in type(self).model_fields:
             # A partner called "key": BIBWIRE_SECRET_KEY means something else.
             return None
+        names = (f"{PREFIX}KEY_{token}", f"{PREFIX}SECRET_{token}")
         if kind == "bearer" and (key or secret):
-            return Credential(kind, key or secret or Secret(""))
+            return Credential(kind, key or secret or Secret(""), variables=names[:1] if key else names[1:])
         if (key is None) != (secret is None):
             given, lacking = ("KEY", "SECRET") if key else ("SECRET", "KEY")
             raise SettingsError(
                 f"{PREFIX}{given}_{token} is set, but {PREFIX}{lacking}_{token} is not: set both or neither."
             )
-        return None if key is None else Credential(kind, key, secret)
+        return None if key is None else Credential(kind, key, secret, names)
 
     def secrets(self) -> tuple[Secret, ...]:
         """Return every secret among the settings, partners' overrides included."""

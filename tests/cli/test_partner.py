@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import subprocess
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from bibwire.store.jobs import Jobs
 from bibwire.store.partners import partner_command, quoted
 from tests.cli.conftest import Shell
 from tests.store.mirrored import with_database
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 def everything_stored(database_url: str) -> str:
@@ -404,3 +408,29 @@ def test_a_name_of_more_than_a_line_is_refused_in_plain_words(shell: Shell) -> N
     ended = shell.run("partner", "add", "a\nb", "--api-key", "k", "--secret-stdin", stdin="s")
 
     assert "1 to 100 printable characters" in ended.told
+
+
+def test_a_name_is_looked_at_before_a_secret_is_asked_for(shell: Shell, peak: rsusim.Account) -> None:
+    taken, told = shell.on_terminal("partner", "add", peak.name, "--api-key", "new-key")
+    unknown, told_of_unknown = shell.on_terminal("partner", "rotate", "Paek", "--api-key", "new-key")
+
+    assert (taken, unknown) == (2, 2)
+    assert f"There is a partner {peak.name} already" in told
+    assert "There is no partner Paek. There are: Peak Timing." in told_of_unknown
+    assert "API secret" not in told + told_of_unknown
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_is_asked_for_a_secret_can_stop_at_once(
+    shell: Shell, peak: rsusim.Account, number: signal.Signals, code: int
+) -> None:
+    process, screen = shell.start_on_screen("partner", "rotate", peak.name, "--api-key", "new-key")
+
+    told = shell.folder / "screen.err"
+    wait_until(lambda: "API secret" in told.read_text() or process.poll() is not None)
+    wait_until(lambda: not termios.tcgetattr(screen)[3] & termios.ECHO)
+    process.send_signal(number)
+
+    assert process.wait(PATIENCE_SECONDS) == code
+    os.close(screen)
+    assert "stopped, nothing was done" in told.read_text()

@@ -31,6 +31,7 @@ from bibwire.domain.errors import (
     Throttled,
     VendorUnavailable,
 )
+from bibwire.domain.key_refusals import REFUSED
 
 _LONGEST_VENDOR_TEXT: Final = 200
 _BOM: Final = b"\xef\xbb\xbf"
@@ -199,7 +200,7 @@ def _by_code(code: int, said: str, status: int, headers: Mapping[str, str]) -> B
         case 4 | 5:
             return VendorUnavailable(f"the vendor had a fault of its own ({known})")
         case 6 | 13:
-            return KeyRefused(f"RunSignup does not accept this key ({known})")
+            return KeyRefused(f"{REFUSED} ({known})")
         case 7:
             return AccessLost(f"this key has no right on this race ({known})")
         case 14:
@@ -227,7 +228,7 @@ def _by_status(status: int, said: str, headers: Mapping[str, str]) -> BibwireErr
     if status == 408 or status >= 500:
         return VendorUnavailable(f"the vendor answered {known}")
     if status == 401:
-        return KeyRefused(f"RunSignup does not accept this key ({known})")
+        return KeyRefused(f"{REFUSED} ({known})")
     if status == 403:
         return AccessLost(f"this key has no right on this race ({known})")
     return RequestRefused(f"the vendor refuses the request ({known})")

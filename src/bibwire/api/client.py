@@ -47,6 +47,7 @@ from bibwire.domain.errors import (
     AnswerUnreadable,
     BadRecord,
     BibwireError,
+    KeyRefused,
     NotTheApi,
     RetryLater,
     Throttled,
@@ -611,6 +612,8 @@ class VendorClient:
         except BibwireError as error:
             if isinstance(error, NotTheApi):
                 error.args = (self._transport.answers_otherwise(path, str(error)),)
+            elif isinstance(error, KeyRefused):
+                error.args = (self._transport.of_key(str(error)),)
             # The vendor's own words may be in it; and the chain may hold the body.
             error.args = tuple(self._transport.redactor.redact_text(str(arg)) for arg in error.args)
             error.__context__ = None

@@ -33,6 +33,7 @@ from bibwire.domain.errors import (
     VendorUnavailable,
     VendorUnreachable,
 )
+from bibwire.domain.key_refusals import of_key
 from bibwire.domain.secrets import CallerRegistration, Credential, Redactor, Secret
 
 # 2,500 rows are 5.5 MB. Something ten times as large is not an answer to us.
@@ -157,6 +158,10 @@ class Transport:
         if self._base_url == _USUAL_URL:
             return said
         return f"{said}; is BIBWIRE_API_URL right? Its default is {_USUAL_URL}"
+
+    def of_key(self, refused: str) -> str:
+        """Return the sentence for a key that is refused, with where it comes from."""
+        return of_key(refused, self._credential)
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -275,6 +275,7 @@ def _missing_key(to: Examination, conninfo: str) -> None:
 
 async def _open_credentials(to: Examination, conninfo: str, vault: object, now: datetime) -> None:
     from bibwire import logs
+    from bibwire.domain.key_refusals import given_key, joined
     from bibwire.settings import overrides_of_nobody
     from bibwire.store.database import open_database
     from bibwire.store.partners import Partners, partner_command
@@ -292,17 +293,22 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object, now: 
             again = partner_command("rotate", partner.name, options="--api-key KEY")
             try:
                 logs.hide((await partners.credential(partner)).secrets)
-                overridden = to.settings.partner_override(partner.name, partner.kind) is not None
+                given = to.settings.partner_override(partner.name, partner.kind)
             except BibwireError as error:
                 to.add(name, "FAIL", "its key cannot be used", str(error))
                 continue
-            if partner.failing_since is not None and not overridden:
-                found = f"RunSignup refuses its key since {partner.failing_since:%Y-%m-%d %H:%M} UTC"
-                to.add(name, "FAIL", found, again)
+            since, refused = partner.failing_since, given_key(partner.failing_reason)
+            if given is not None and since and refused and refused.fingerprint == given.fingerprint:
+                which = f"key ...{given.fingerprint} from the environment"
+                found = f"RunSignup refuses its {which} since {_utc(since)}"
+                fix = f"correct {joined(given.variables)}, or unset them to use the stored key"
+                to.add(name, "FAIL", found, f"{fix}; then: bibwire sync")
+            elif given is None and since and refused is None:
+                to.add(name, "FAIL", f"RunSignup refuses its key since {_utc(since)}", again)
             elif partner.paused_at is not None:
                 to.add(name, "warn", "paused", partner_command("resume", partner.name))
-            elif overridden:
-                to.add(name, "ok", "key from the environment")
+            elif given is not None:
+                to.add(name, "ok", f"key ...{given.fingerprint} from the environment")
             else:
                 verified = "verified" if partner.verified_at else "not verified yet"
                 to.add(name, "ok", f"key ...{partner.fingerprint} opens, {verified}")
@@ -319,6 +325,10 @@ async def _open_credentials(to: Examination, conninfo: str, vault: object, now: 
                 fix = f"wait, or: {partner_command('unblock', state.partner)}"
                 to.add(f"calls of {state.partner}", "warn", found, fix)
         await _events(to, reports, now)
+
+
+def _utc(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
 async def _races(to: Examination, reports: Reports) -> None:

@@ -60,12 +60,15 @@ def sentence(errors: Sequence[SyncError], done: str, again: str) -> str:
 
 
 def remedy(errors: Sequence[SyncError]) -> str | None:
-    """Return the command that helps where RunSignup rejects a key; None where it rejects none."""
+    """Return what helps where RunSignup rejects a key; None where it rejects none."""
     from bibwire.cli.terminal import plain
+    from bibwire.domain.key_refusals import REFUSED, given_key
     from bibwire.store.partners import partner_command
 
     for error in errors:
-        if "does not accept this key" in error.error:
+        if given := given_key(error.error):
+            return plain(given.remedy)
+        if REFUSED in error.error:
             again = partner_command("rotate", error.partner, options="--api-key KEY")
             return f"Store a new key: {plain(again)}"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from bibwire.engine.backfill_reports import BackfillReport
     from bibwire.engine.planner import Outlook
     from bibwire.runtime import Runtime
+    from bibwire.settings import Settings
     from bibwire.store.partners import Partner
 
 Kind = Literal["key", "v2", "bearer"]
@@ -79,11 +81,13 @@ def add(
 
     name = check_name(name)
     settings = read_settings()
-    credential = _read_credential(kind, api_key, secret_stdin, secret_file)
-    logs.hide(credential.secrets)
+    given = _given(kind, api_key, secret_stdin, secret_file)
 
     async def do(runtime: Runtime) -> BackfillReport | None:
         await refuse_same_variable(runtime, name)
+        await runtime.partners.check_name_is_free(name)
+        credential = given()
+        logs.hide(credential.secrets)
         await runtime.partners.check_new(name, credential)
         limit = calls_per_hour or settings.calls_per_hour
         races, calls = (None, 0) if no_check else await _check(runtime, credential, limit)
@@ -96,6 +100,7 @@ def add(
         )
         await runtime.wake_planner()
         _tell(f"Partner {partner.name} is added", partner, races)
+        _tell_override(settings, partner)
         if backfill:
             return await load(runtime, settings, partner.name)
         typer.echo("Its registrations come with bibwire sync, or by themselves while bibwire run goes on.")
@@ -167,11 +172,12 @@ def rotate(
     from bibwire.cli.session import read_settings, work
 
     settings = read_settings()
-    credential = _read_credential(kind, api_key, secret_stdin, secret_file)
-    logs.hide(credential.secrets)
+    given = _given(kind, api_key, secret_stdin, secret_file)
 
     async def do(runtime: Runtime) -> None:
         partner = await runtime.partners.get(name)
+        credential = given()
+        logs.hide(credential.secrets)
         await runtime.partners.check_key(credential, of=partner)
         limit = calls_per_hour or partner.calls_per_hour
         races, calls = (None, 0) if no_check else await _check(runtime, credential, limit, every_race=True)
@@ -188,6 +194,7 @@ def rotate(
         )
         await runtime.wake_planner()
         _tell(f"Partner {partner.name} has a new key", partner, races)
+        _tell_override(settings, partner)
 
     work(do, settings, make=False)
 
@@ -307,6 +314,8 @@ def unblock(name: Name) -> None:
 
 
 def _confirm(name: str, races: int, participants: int) -> None:
+    from bibwire.cli.session import asking
+
     if not sys.stdin.isatty():
         raise SettingsError(
             f"Removing {name} deletes all its data, and there is no terminal to ask on: add --yes."
@@ -316,12 +325,15 @@ def _confirm(name: str, races: int, participants: int) -> None:
         "for good.",
         err=True,
     )
-    if typer.prompt("Type the partner's name to go on", err=True).strip() != name:
+    with asking():
+        typed = typer.prompt("Type the partner's name to go on", err=True)
+    if typed.strip() != name:
         raise SettingsError("That is not the name. Nothing was removed.")
 
 
 def _confirm_unseen(name: str, unseen: list[tuple[int, str]]) -> None:
     """Go on only if somebody wants a key that does not see these races of the mirror."""
+    from bibwire.cli.session import asking
     from bibwire.cli.terminal import plain
 
     named = ", ".join(f"{race_id} {plain(race.strip())}" for race_id, race in unseen[:SHOWN_UNSEEN])
@@ -333,13 +345,21 @@ def _confirm_unseen(name: str, unseen: list[tuple[int, str]]) -> None:
     if not sys.stdin.isatty():
         raise SettingsError(f"{told} Nothing was changed; if that is right, add --yes.")
     typer.echo(f"{told} They would be updated no more.", err=True)
-    if typer.prompt("Type the partner's name to go on", err=True).strip() != name:
+    with asking():
+        typed = typer.prompt("Type the partner's name to go on", err=True)
+    if typed.strip() != name:
         raise SettingsError("That is not the name. Nothing was changed.")
 
 
-def _read_credential(
+def _given(
     kind: Kind, api_key: str | None, secret_stdin: bool, secret_file: Path | None
-) -> Credential:
+) -> Callable[[], Credential]:
+    """
+    Return what returns the credential. What was given is read, and refused, at once.
+
+    What is to be asked for is asked then: whoever mistyped the name shall not look for the secret first.
+    """
+    from bibwire.cli.session import asking
     from bibwire.domain.secrets import Credential, Secret
 
     api_key = _word("API key", api_key or "")
@@ -350,10 +370,19 @@ def _read_credential(
         )
     if kind != "bearer" and not api_key:
         raise SettingsError("An API key is needed: --api-key KEY. Only its secret is asked for.")
-    secret = _read_secret("Token" if kind == "bearer" else "API secret", secret_stdin, secret_file)
-    if kind == "bearer":
-        return Credential(kind, secret)
-    return Credential(kind, Secret(api_key), secret)
+    what = "Token" if kind == "bearer" else "API secret"
+
+    def with_secret(secret: Secret) -> Credential:
+        return Credential(kind, secret) if kind == "bearer" else Credential(kind, Secret(api_key), secret)
+
+    def ask() -> Credential:
+        with asking():
+            return with_secret(_read_secret(what, secret_stdin, secret_file))
+
+    if not secret_stdin and secret_file is None and sys.stdin.isatty():
+        return ask
+    credential = with_secret(_read_secret(what, secret_stdin, secret_file))
+    return lambda: credential
 
 
 def _read_secret(what: str, from_stdin: bool, path: Path | None) -> Secret:
@@ -437,6 +466,24 @@ async def refuse_same_variable(runtime: Runtime, name: str) -> None:
                 f"{name} is too much like the partner {other.name}: both would read "
                 f"{PREFIX}KEY_{partner_token(name)}. Choose another name."
             )
+
+
+def _tell_override(settings: Settings, partner: Partner) -> None:
+    """Say that another key is in use than the one just stored, where the environment names one."""
+    from bibwire.cli.terminal import complain
+    from bibwire.domain.key_refusals import joined
+
+    try:
+        given = settings.partner_override(partner.name, partner.kind)
+    except SettingsError as error:
+        complain(str(error))
+        return
+    if given is not None:
+        verb = "is" if len(given.variables) == 1 else "are"
+        complain(
+            f"As long as {joined(given.variables)} {verb} set, the key ...{given.fingerprint} from there is "
+            "used, and the stored one is not."
+        )
 
 
 def _tell(done: str, partner: Partner, races: list[int] | None) -> None:

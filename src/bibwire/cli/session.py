@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -87,6 +88,46 @@ def work(
         return asyncio.run(inside())
     except asyncio.CancelledError:
         raise ToldToEnd from None
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """
+    Let signals end the command at once while it waits for somebody to type, in the middle of `work`.
+
+    The event loop, which hears of them otherwise, stands still meanwhile.
+    """
+    import signal
+
+    told = False
+
+    def told_to_end(*_: object) -> None:
+        nonlocal told
+        told = True
+        raise KeyboardInterrupt
+
+    before = {}
+    loops = signal.set_wakeup_fd(-1)
+    for name, handler in (
+        ("SIGINT", signal.default_int_handler),
+        ("SIGTERM", told_to_end),
+        ("SIGHUP", told_to_end),
+    ):
+        number = getattr(signal, name, None)
+        # What nohup switched off stays off.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, handler)
+    try:
+        yield
+    except BaseException:
+        # Whatever the library that asks has made of it.
+        if told:
+            raise ToldToEnd("stopped, nothing was done.") from None
+        raise
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+        signal.set_wakeup_fd(loops, warn_on_full_buffer=False)
 
 
 def check_database_made(settings: Settings) -> None:

@@ -166,6 +166,7 @@ def _row(shown: tuple[Check, int]) -> tuple[Sequence[object], str | None]:
 def remedy(check: Check) -> str:
     """Say what to do about a check that failed or could not be made."""
     from bibwire.cli.terminal import plain
+    from bibwire.domain.key_refusals import given_key
     from bibwire.domain.verify import MORE_CALLS
     from bibwire.store.partners import partner_command, quoted
 
@@ -177,6 +178,8 @@ def remedy(check: Check) -> str:
     race = "" if check.race_id is None else f" --race {check.race_id}"
     match check.check:
         case "credential":
+            if given := given_key(check.seen):
+                return plain(given.remedy)
             again = partner_command("rotate", check.partner, options="--api-key KEY")
             return f"Store a new key: {plain(again)}"
         case "rights":

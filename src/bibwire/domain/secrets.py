@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, NoReturn
 from urllib.parse import quote, quote_plus
 
@@ -77,12 +77,13 @@ class Credential:
 
     kind "key": `api_key` and `api_secret`, both in the query. kind "v2": `rsu_api_key` in the
     query and its secret in a header. kind "bearer": `key` is the access token, and there is
-    no secret.
+    no secret. `variables`: of the environment, which hold it; none: it is the stored one.
     """
 
     kind: Literal["key", "v2", "bearer"]
     key: Secret
     secret: Secret | None = None
+    variables: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.key:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import builtins
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from bibwire.domain.errors import Collided, CredentialSealed, InvariantBroken, SettingsError
+from bibwire.domain.key_refusals import given_key
 from bibwire.domain.pasted import oddity
 from bibwire.domain.secrets import Credential, Secret
 from bibwire.store.database import Connection, Database, statements
@@ -78,9 +80,13 @@ class Partner:
 class Partners:
     """The partner store of one database."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(
+        self, database: Database, vault: Vault, *, is_overridden: Callable[[Partner], bool] = lambda _: False
+    ) -> None:
+        """`is_overridden` says whether the environment names a key in place of a partner's stored one."""
         self._database = database
         self._vault = vault
+        self._is_overridden = is_overridden
 
     async def add(
         self,
@@ -126,9 +132,18 @@ class Partners:
         Raises:
             SettingsError: The name is taken, or another partner has the key.
         """
+        await self.check_name_is_free(name)
+        await self.check_key(credential)
+
+    async def check_name_is_free(self, name: str) -> None:
+        """
+        Check that no partner has this name.
+
+        Raises:
+            SettingsError: One has.
+        """
         if await self._list(name=name):
             raise _name_taken(name)
-        await self.check_key(credential)
 
     async def check_key(self, credential: Credential, *, of: Partner | None = None) -> None:
         """
@@ -303,7 +318,10 @@ class Partners:
     async def mark_verified(self, partner: Partner) -> None:
         """Note that a method that needs rights answered under the credential of `partner`, as read."""
         await self._database.fetch(
-            _SQL["mark_verified"], partner_id=partner.partner_id, rotated_at=partner.rotated_at
+            _SQL["mark_verified"],
+            partner_id=partner.partner_id,
+            rotated_at=partner.rotated_at,
+            is_stored=not self._is_overridden(partner),
         )
 
     async def mark_failing(self, partner: Partner, reason: str, *, until: datetime | None = None) -> bool:
@@ -322,6 +340,8 @@ class Partners:
             partner_id=partner.partner_id,
             rotated_at=partner.rotated_at,
             reason=reason,
+            of_another_key=partner.failing_reason is not None
+            and given_key(partner.failing_reason) != given_key(reason),
             until=until,
         )
         return bool(rows)

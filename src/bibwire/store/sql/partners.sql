@@ -203,21 +203,23 @@ WHERE partner_id = %(partner_id)s
   AND one_event_since IS NOT NULL;
 
 -- name: mark_verified
--- A method that needs rights answered under this credential, unless it was replaced meanwhile.
+-- A method that needs rights answered under this credential, unless it was replaced meanwhile; or under
+-- one that the environment names in its place, which verifies nothing of what is stored.
 UPDATE bibwire.credentials
-SET verified_at = now(),
+SET verified_at = CASE WHEN %(is_stored)s THEN now() ELSE verified_at END,
     failing_since = NULL,
     failing_reason = NULL
 WHERE partner_id = %(partner_id)s
   AND rotated_at IS NOT DISTINCT FROM %(rotated_at)s;
 
 -- name: mark_failing
--- The vendor refuses this credential; the first refusal's instant stays. Nothing works under it:
+-- The vendor refuses this credential; the first refusal's instant stays, unless that was of another key,
+-- stored or of the environment. Nothing works under it:
 -- what is polled waits until `until`, if given. One statement, so that a new credential's polls are
 -- never put off for the old one. No row back: it was replaced, and nothing is done.
 WITH refused AS (
     UPDATE bibwire.credentials
-    SET failing_since = coalesce(failing_since, now()),
+    SET failing_since = CASE WHEN %(of_another_key)s THEN now() ELSE coalesce(failing_since, now()) END,
         failing_reason = %(reason)s
     WHERE partner_id = %(partner_id)s
       AND rotated_at IS NOT DISTINCT FROM %(rotated_at)s
