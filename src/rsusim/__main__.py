@@ -20,6 +20,7 @@ from rsusim.quirks import Quirks
 from rsusim.rows import warm
 from rsusim.selfcheck import selfcheck
 from rsusim.server import listen, serve_forever, url_of
+from rsusim.streams import outlast_readers
 from rsusim.world import World
 
 
@@ -148,6 +149,7 @@ def _announce(
 
 
 if __name__ == "__main__":
+    outlast_readers()
     try:
         raise SystemExit(main())
     except KeyboardInterrupt:  # while a big world was still being made

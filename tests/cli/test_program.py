@@ -282,7 +282,7 @@ def test_an_unknown_variable_is_warned_of_and_the_command_goes_on(bare: Shell) -
     assert "settings: valid" in ended.out
 
 
-def test_a_reader_that_leaves_early_is_no_error(bare: Shell) -> None:
+def test_a_reader_that_leaves_early_hides_no_fault(bare: Shell) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as nobody:
@@ -296,7 +296,8 @@ def test_a_reader_that_leaves_early_is_no_error(bare: Shell) -> None:
             timeout=PATIENCE_SECONDS,
         )
 
-    assert (ended.returncode, ended.stderr) == (0, "")
+    # There is no database, and that is a failure whoever reads of it.
+    assert (ended.returncode, ended.stderr) == (1, "")
 
 
 def test_the_simulator_is_served_until_it_is_told_to_end(bare: Shell) -> None:

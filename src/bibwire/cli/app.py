@@ -114,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     streams.open_missing()
+    streams.outlast_readers()
     try:
         code = _run(given)
         streams.flush()
@@ -123,10 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = str(error) or "stopped. Nothing is lost: the next run goes on where this one was."
         _say(told, error, debug)
         return TOLD_TO_END if isinstance(error, ToldToEnd) else STOPPED
-    except BrokenPipeError:
-        # Whoever read our output (| head) has seen enough.
-        streams.drop_output()
-        return 0
+    except streams.ReaderGone:
+        return 0  # whoever read our output (| head) has seen enough
     except typer.TyperException as error:
         if not error.format_message():
             return WRONG_USE  # no command was named, and the help is shown
@@ -148,9 +147,7 @@ def _run(arguments: list[str]) -> int:
             result = command.invoke(context)
     except typer.Exit as leave:
         return leave.exit_code
-    except SystemExit as leave:  # of the library that draws help, to which nobody listens any more
-        if leave.code == 1:
-            raise BrokenPipeError from None
+    except SystemExit as leave:  # of rsusim's own options
         return leave.code if isinstance(leave.code, int) else 0
     return result if isinstance(result, int) else 0
 
@@ -160,8 +157,7 @@ def _report(error: Exception, debug: bool) -> int:
     if known is not None:
         _say(_sentence(str(known)), error, debug)
         return WRONG_USE if isinstance(known, SettingsError) else FAILED
-    if _all_of(error, BrokenPipeError):
-        streams.drop_output()
+    if _all_of(error, streams.ReaderGone):
         return 0
     system = _of_the_system(error)
     if system is not None:

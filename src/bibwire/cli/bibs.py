@@ -165,6 +165,7 @@ async def _follow(
     from contextlib import aclosing
 
     from bibwire.cli.freshness import watching
+    from bibwire.cli.streams import while_read
     from bibwire.cli.terminal import console, print_json
     from bibwire.store.follow import follow
 
@@ -173,7 +174,7 @@ async def _follow(
     if out.is_terminal and not json:
         _print_line(out, layout.header())
     feed = follow(runtime.reports, since=starts, partner_id=partner_id, race_id=race)
-    async with watching(runtime, partner_id, race), aclosing(feed) as changes:
+    async with while_read(), watching(runtime, partner_id, race), aclosing(feed) as changes:
         async for change in changes:
             reached[change.partner] = change.seq
             if json:
@@ -194,6 +195,8 @@ def _print_line(out: Console, text: Text) -> None:
     from rich.cells import cell_len
     from rich.text import Text
 
+    from bibwire.cli.streams import check_reader
+
     if out.is_terminal and cell_len(text.plain) > out.width > NARROWEST:
         # Between words, and what goes on stands below who it is about.
         first, *rest = text.wrap(out, out.width)
@@ -201,6 +204,7 @@ def _print_line(out: Console, text: Text) -> None:
         text = Text("\n").join([first, *(Text(" " * INDENT) + line for line in more)])
     out.print(text, soft_wrap=True)
     out.file.flush()
+    check_reader()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from bibwire.cli.changes import describe
+from bibwire.cli.streams import check_reader
 from bibwire.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Screen:
     def say(self, text: str | Text) -> None:
         self._out.print(text, soft_wrap=True)
         self._out.file.flush()
+        check_reader()
 
     def change(self, change: Change) -> None:
         """Show a change; of many alike, such as bibs given to a whole field, the first ones."""

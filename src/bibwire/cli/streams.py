@@ -9,15 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 # Files, connections to PostgreSQL and RunSignup, and what the libraries need: about forty.
 LEAST_DESCRIPTORS = 64
 WANTED_DESCRIPTORS = 1024
 
+# How often one who has nothing to write looks whether somebody still reads.
+LOOK_SECONDS = 1.0
+
 # Why standard output could not be written.
 _lost: OSError | None = None
+# Whether whoever read standard output (| head) has seen enough.
+_is_unread = False
+
+
+class ReaderGone(Exception):
+    """Nobody reads standard output any more, and the command does nothing but write there."""
 
 
 def open_missing() -> None:
@@ -43,6 +58,110 @@ def open_missing() -> None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
+class _Outlasting(io.FileIO):
+    """
+    The descriptor of standard output or error, for a command that outlasts whoever reads it.
+
+    What nobody reads any more goes nowhere, and the command ends with the code it would have ended with.
+    Of standard error that holds for whatever cannot be written: there is nobody to tell.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+
+    def write(self, text: ReadableBuffer, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            if self.fileno() == 1 and not isinstance(error, BrokenPipeError):
+                raise
+        global _is_unread
+        _is_unread = _is_unread or self.fileno() == 1
+        _send_nowhere(self.fileno())
+        return memoryview(text).nbytes
+
+
+def outlast_readers() -> None:
+    """Let no command fail, nor Python at its end, because whoever read what it says is gone."""
+    sys.stdout, sys.stderr = _outlasting(sys.stdout, 1), _outlasting(sys.stderr, 2)
+
+
+def _outlasting(stream: TextIO, descriptor: int) -> TextIO:
+    # Something else stands there where a test reads along, and at a Windows console.
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    raw = getattr(stream.buffer, "raw", stream.buffer)
+    if type(raw) is not io.FileIO or raw.fileno() != descriptor:
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Outlasting(descriptor)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def check_reader() -> None:
+    """
+    End a command that does nothing but write, once nobody reads that.
+
+    Raises:
+        ReaderGone: Nobody does.
+    """
+    if _is_unread:
+        raise ReaderGone
+
+
+@contextlib.asynccontextmanager
+async def while_read() -> AsyncIterator[None]:
+    """
+    End the block within a second or two of the end of whoever reads standard output.
+
+    A pipe or socket whose reader is gone is known at once, without a write: what is followed may be quiet.
+
+    Raises:
+        ReaderGone: Nobody reads it any more.
+    """
+    import asyncio
+
+    block = asyncio.current_task()
+    assert block is not None
+    gone = False
+
+    async def look() -> None:
+        nonlocal gone
+        while not gone:
+            await asyncio.sleep(LOOK_SECONDS)
+            gone = _has_lost_its_reader()
+        block.cancel()
+
+    looking = asyncio.create_task(look())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone and not block.uncancel():
+            raise ReaderGone from None
+        raise
+    finally:
+        looking.cancel()
+
+
+def _has_lost_its_reader() -> bool:
+    import select
+
+    if _is_unread or not hasattr(select, "poll"):
+        return _is_unread
+    poll = select.poll()
+    try:
+        # Errors and the other end's hanging up are told unasked.
+        poll.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):
+        return False
+    return any(found & (select.POLLERR | select.POLLHUP) for _, found in poll.poll(0))
+
+
 def flush() -> None:
     """
     Write out what is to be written.
@@ -61,11 +180,15 @@ def flush() -> None:
 
 def drop_output() -> None:
     """Send what is left of standard output nowhere: Python would complain when it flushes it at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
+    _send_nowhere(1)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
+
+
+def _send_nowhere(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def output_error(error: OSError) -> OSError | None:

@@ -80,13 +80,9 @@ def console(*, stderr: bool = False) -> Console:
     """Return where tables and coloured lines go; without a terminal they are plain and wide."""
     from rich.console import Console
 
-    class Quiet(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else WIDTH_WITHOUT_TERMINAL
-    return Quiet(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
