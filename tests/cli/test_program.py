@@ -248,7 +248,8 @@ def test_of_several_hosts_the_one_that_answers_is_heard(bare: Shell, database_ur
     assert 'FATAL: database "nowhere" does not exist' in ended.told
     assert "no server answers at 127.0.0.2, port 1 (connection refused)" in ended.told
     assert "start it there" not in ended.told
-    assert ended.told.count("nowhere") == 1
+    assert ended.told.count('"nowhere"') == 1
+    assert "make it there with createdb nowhere" in ended.told
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ the kind of error (SQLSTATE) and the names of constraint, table and column.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,6 +64,30 @@ _NOBODY: Final = re.compile(
     r"(?:connection )?(?P<reason>Connection refused|Connection timed out|No such file or directory"
     r"|No route to host|Network is unreachable|Host is down|timeout expired)"
 )
+# What a server that answers says where it does not let us in, or is none, and what to do then.
+_REMEDIES: Final = (
+    (
+        re.compile(
+            r'password authentication failed|no password supplied|role ".*?" does not exist'
+            r"|(?:Peer|Ident) authentication failed|is not permitted to log in"
+        ),
+        "correct user and password in BIBWIRE_DATABASE_URL",
+    ),
+    (
+        re.compile(r'database "(?P<name>.*?)" does not exist'),
+        "make it there with createdb {name}, or correct the name in BIBWIRE_DATABASE_URL",
+    ),
+    (
+        re.compile(r"no pg_hba\.conf entry|pg_hba\.conf rejects"),
+        "whoever runs that server has to allow this host, user and database in its pg_hba.conf",
+    ),
+    (
+        re.compile(r"invalid response to \w+ negotiation|expected authentication request from server"),
+        "what answers there is no PostgreSQL; correct host and port in BIBWIRE_DATABASE_URL",
+    ),
+)
+# libpq tries again without TLS, and says both.
+_AGAIN: Final = re.compile(r" connection to server (?:at|on) ")
 _UNKNOWN_HOST: Final = re.compile(r"failed to resolve host '([^']+)'")
 
 
@@ -156,16 +181,27 @@ def _not_connected(text: str, *, embedded: bool) -> str | None:
         )
     tried = _tried(text)
     silent = [each for each in tried if each.reason is not None]
-    if not silent:
-        return None
-    if embedded:
+    if embedded and silent:
         return f"the embedded PostgreSQL is away ({silent[0].reason}): Bibwire starts it again by itself"
+    answers = [] if embedded else [_advised(each) for each in tried if each.reason is None]
+    if not silent:
+        return "; ".join(answers) or None
     nowhere = f"no server answers at {' nor at '.join(each.place for each in silent)} ({silent[0].reason})"
-    if answers := [f"{each.place}: {each.said}" for each in tried if each.reason is None]:
+    if answers:
         return "; ".join([*answers, nowhere])
     if all(each.is_socket for each in silent):
         return f"{nowhere}: start it there"
     return f"{nowhere}: start it there, or correct host and port in BIBWIRE_DATABASE_URL"
+
+
+def _advised(answered: _Tried) -> str:
+    """Return what was said at a place where somebody answered, and what to do about it."""
+    said = _AGAIN.split(answered.said)[0]
+    for pattern, remedy in _REMEDIES:
+        if found := pattern.search(answered.said):
+            named = {name: shlex.quote(value) for name, value in found.groupdict().items()}
+            return f"{answered.place}: {said}: {remedy.format(**named)}"
+    return f"{answered.place}: {said}"
 
 
 def _is_embedded(error: psycopg.Error) -> bool:
