@@ -89,8 +89,38 @@ def test_the_demo_ends_in_order_when_told_to(shell: Shell, number: int) -> None:
     ended = shell.stop(process, number)
 
     assert (ended.code, ended.err) == (0, "")
+    assert re.fullmatch(r"Ended: 0 changes.*\n", said_after_stopping(ended.out))
     assert not home.exists()
     wait_until(lambda: nothing_is_left(home))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_stopped_in_its_first_moment_ends_as_any_other(shell: Shell, number: int) -> None:
+    process = shell.start("demo")
+    # Its guard is started before anything is said.
+    wait_until(lambda: psutil.Process(process.pid).children())
+
+    ended = shell.stop(process, number)
+
+    assert (ended.code, ended.err) == (0, "")
+    assert "Stopping ..." in ended.out
+    assert re.match("Ended", said_after_stopping(ended.out))
+
+
+def test_a_demo_stopped_while_it_starts_says_so_at_once_and_nothing_else(shell: Shell) -> None:
+    process = shell.start("demo")
+    home = home_of(said_until(process, "Starting an embedded PostgreSQL"))
+
+    ended = shell.stop(process)
+
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines()[0] == "Stopping ..."
+    assert re.fullmatch(r"Ended: 0 changes.*\n", said_after_stopping(ended.out))
+    assert not home.exists()
+
+
+def said_after_stopping(out: str) -> str:
+    return out.partition("Stopping ...\n")[2]
 
 
 def test_a_demo_that_is_killed_leaves_no_server_and_no_folder(shell: Shell) -> None:

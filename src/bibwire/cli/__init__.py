@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in `arguments` (None: those of the process) and return its exit code."""
-    from bibwire.cli.app import main as run
+    try:
+        from bibwire.cli.app import main as run
+    except KeyboardInterrupt:  # before there was anything to tell it in order
+        return 130
 
     return run(arguments)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import rsusim
     from bibwire.api.client import CallMade
-    from bibwire.cli.demo_screen import Screen
+    from bibwire.cli.demo_screen import Screen, Stopping
     from bibwire.runtime import Runtime
     from bibwire.settings import Settings
 
@@ -46,8 +46,16 @@ def demo(
     ] = None,
 ) -> None:
     """Try all of it: a simulated RunSignup, a database, a first sync, and live changes."""
+    from bibwire.cli.demo_screen import Stopping
+
+    stopping = Stopping()
+    _show(stopping, seconds, home)
+    if stopping.is_early:
+        typer.echo("Ended before it had begun.")
+
+
+def _show(stopping: Stopping, seconds: float | None, home: Path | None) -> None:
     import asyncio
-    import signal
     from datetime import UTC, datetime
 
     import rsusim
@@ -57,8 +65,6 @@ def demo(
     from bibwire.domain.secrets import Secret
     from bibwire.settings import GivenSettings
 
-    # So that the folder is removed also when we are told to end while starting.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logs.set_up(level="ERROR")
     world = rsusim.worlds.lively_demo(now=datetime.now(UTC))
     life = rsusim.Life(world, rate=LIFE_RATE)
@@ -71,23 +77,35 @@ def demo(
     ):
         world.clock.run(1.0)
         settings = GivenSettings(home=folder, api_url=vendor.base_url)
-        asyncio.run(_perform(settings, world, seconds))
+        if not stopping.is_early:
+            try:
+                asyncio.run(_perform(settings, world, seconds, stopping))
+            finally:
+                stopping.listen()  # whoever is impatient leaves nothing behind either
 
 
-async def _perform(settings: Settings, world: rsusim.World, seconds: float | None) -> None:
+async def _perform(
+    settings: Settings, world: rsusim.World, seconds: float | None, stopping: Stopping
+) -> None:
     import asyncio
 
     from bibwire.cli.demo_screen import Screen
     from bibwire.runtime import open_runtime
 
     stop = asyncio.Event()
-    _stop_on_signals(stop)
     screen = Screen()
+
+    def end() -> None:
+        if not stop.is_set():
+            screen.stop()
+            stop.set()
+
+    stopping.tell(end)
     screen.say(f"Simulated RunSignup at {settings.api_url}; all names are invented.")
     screen.say(f"Starting an embedded PostgreSQL in {settings.home} ...")
     # Opening and closing are not interrupted: a server half started would be left running.
     async with open_runtime(settings) as runtime:
-        await _add_partners(runtime, world, screen)
+        await _until(stop, None, _add_partners(runtime, world, screen))
         await _until(stop, None, _first_sync(runtime, screen))
         if not stop.is_set():
             # The time given is for what is to be seen: it runs from the first sync's end.
@@ -95,7 +113,7 @@ async def _perform(settings: Settings, world: rsusim.World, seconds: float | Non
                 await _until(
                     stop, seconds, _poll(runtime, screen), _follow(runtime, screen), _tick(runtime, screen)
                 )
-    screen.say(f"Ended: {screen.changes:,} changes, {screen.bibs:,} of bibs, with {screen.calls:,} calls.")
+    screen.end(f"Ended: {screen.changes:,} changes, {screen.bibs:,} of bibs, with {screen.calls:,} calls.")
 
 
 async def _add_partners(runtime: Runtime, world: rsusim.World, screen: Screen) -> None:
@@ -163,6 +181,10 @@ async def _until(stop: asyncio.Event, seconds: float | None, *work: Coroutine[ob
     """Do `work` until one part of it ends or fails, `stop` is set, or the time is over."""
     import asyncio
 
+    if stop.is_set():
+        for part in work:
+            part.close()
+        return
     stopping = asyncio.create_task(stop.wait())
     tasks = [asyncio.create_task(part) for part in work]
     try:
@@ -174,17 +196,3 @@ async def _until(stop: asyncio.Event, seconds: float | None, *work: Coroutine[ob
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
     if failed:
         raise failed[0]
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    """End in order on Ctrl-C, when told to, and when the terminal is closed."""
-    import asyncio
-    import contextlib
-    import signal
-
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        # Windows has no such handlers: there Ctrl-C ends with an error, and as cleanly.
-        with contextlib.suppress(NotImplementedError):
-            if number is not None:
-                asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import signal
 import time
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -22,6 +27,55 @@ PLAIN_STATE_SECONDS = 10.0
 SHOWN_OF_A_GROUP = 6
 
 
+STOPPING = "Stopping ..."
+
+
+class Stopping:
+    """
+    Ends a demonstration in order on Ctrl-C, when told to, and when the terminal is closed.
+
+    While it starts that is noted and said; nothing is interrupted, for what was half made would be left.
+    """
+
+    def __init__(self) -> None:
+        # Whether it came before there was anything to end.
+        self.is_early = False
+        self._numbers = [
+            number
+            for name in ("SIGINT", "SIGTERM", "SIGHUP")
+            # What nohup switched off stays off; Windows has not all of them.
+            if (number := getattr(signal, name, None)) is not None
+            and signal.getsignal(number) is not signal.SIG_IGN
+        ]
+        self._has_begun = False
+        self.listen()
+
+    def listen(self) -> None:
+        """Note what comes while no loop runs."""
+        for number in self._numbers:
+            signal.signal(number, self._note)
+
+    def tell(self, end: Callable[[], None]) -> None:
+        """Call `end` in the running loop from now on; at once if it was told already."""
+        self._has_begun = True
+        for number in self._numbers:
+            try:
+                asyncio.get_running_loop().add_signal_handler(number, end)
+            except NotImplementedError:
+                # On Windows Ctrl-C ends with an error, and as cleanly.
+                signal.signal(number, signal.default_int_handler)
+        if self.is_early:
+            self.is_early = False
+            end()
+
+    def _note(self, *_: object) -> None:
+        if not self._has_begun and not self.is_early:
+            self.is_early = True
+            # Not through the stream, which may just be writing.
+            with contextlib.suppress(OSError):
+                os.write(1, f"{STOPPING}\n".encode())
+
+
 class Screen:
     """Counts and shows what happens."""
 
@@ -37,6 +91,7 @@ class Screen:
         self.trouble = ""
         self._alike: tuple[object, ...] | None = None
         self._in_group = 0
+        self._is_stopping = False
 
     def __enter__(self) -> Self:
         if self._out.is_terminal:
@@ -51,7 +106,20 @@ class Screen:
         if self._status is not None:
             self._status.stop()
 
+    def stop(self) -> None:
+        """Say that it ends, and from now on nothing but `end`."""
+        self.say(STOPPING)
+        self._is_stopping = True
+
+    def end(self, text: str) -> None:
+        """Say what it came to."""
+        self._is_stopping = False
+        self.say(text)
+
     def say(self, text: str | Text) -> None:
+        """Show a line."""
+        if self._is_stopping:
+            return
         self._out.print(text, soft_wrap=True)
         self._out.file.flush()
         check_reader()
