@@ -5,11 +5,13 @@ Prints the base URL and each account's name, key and secret; with `--json`, one 
 """
 
 import argparse
+import errno
 import gc
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -29,6 +31,7 @@ def main(
     *,
     program: str = "python -m rsusim",
     introduce: Callable[[World, str], str] | None = None,
+    refuse: Callable[[str], NoReturn] | None = None,
 ) -> int:
     """
     Run the command and return its exit code: 0 well, 1 the self-check failed, 2 wrong use.
@@ -36,8 +39,10 @@ def main(
     Args:
         program: How the command is called, for its help and errors.
         introduce: Text to print, instead of lines with tabs, of the world and its base URL.
+        refuse: Called with what is wrong with the arguments, instead of printing it and exiting with 2.
     """
     parser = _parser(program)
+    parser.refuse = refuse
     args = parser.parse_args(arguments)
     started = time.perf_counter()
     try:
@@ -62,7 +67,8 @@ def main(
     try:
         bound = listen(args.port)
     except OSError as error:
-        parser.error(f"port {args.port}: {error.strerror}")
+        what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        parser.error(f"port {args.port} {what}: choose another with --port, or leave it out")
     world.clock.run(args.speed)
     life = Life(world, args.seed, args.rate) if args.rate > 0 else None
     serve_forever(world, bound, life, lambda: _announce(world, url_of(bound), args.json, introduce))
@@ -81,9 +87,25 @@ class _HelpQuirks(argparse.Action):
         parser.exit()
 
 
-def _parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Help(argparse.HelpFormatter):
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)
+
+
+class _Parser(argparse.ArgumentParser):
+    refuse: Callable[[str], NoReturn] | None = None
+
+    def error(self, message: str) -> NoReturn:
+        if self.refuse is not None:
+            self.refuse(message)
+        super().error(message)
+
+
+def _parser(program: str) -> _Parser:
+    parser = _Parser(
         prog=program,
+        usage="%(prog)s [OPTIONS]",
+        formatter_class=_Help,
         description="A simulated RunSignup API on 127.0.0.1, with seeded people and a life of its own.",
         epilog=f"Example: {program} --port 8088 --scale demo",
     )

@@ -6,6 +6,7 @@ import itertools
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -315,7 +316,7 @@ def test_the_simulator_is_served_until_it_is_told_to_end(bare: Shell) -> None:
 def test_the_simulator_s_own_help_is_shown(bare: Shell) -> None:
     shown = bare.run("simulate", "--help").out
 
-    assert shown.startswith("usage: bibwire simulate")
+    assert shown.startswith("Usage: bibwire simulate [OPTIONS]")
     assert "--quirk" in shown
     assert len(shown.splitlines()) < 40
     assert "latency_seconds=0.0" in bare.run("simulate", "--help-quirks").out
@@ -340,3 +341,48 @@ def test_a_port_that_cannot_be_is_a_sentence(bare: Shell) -> None:
     assert (ended.code, ended.out) == (2, "")
     assert "--port is a number from 0" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_a_port_of_the_simulator_that_is_taken_is_told_with_what_to_do(bare: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = bare.run("simulate", "--scale", "small", "--port", str(port))
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        f"bibwire: Port {port} is taken: choose another with --port, or leave it out. "
+        "See bibwire simulate --help.\n"
+    )
+
+
+def test_what_the_simulator_does_not_take_is_one_sentence(bare: Shell) -> None:
+    ended = bare.run("simulate", "--prot", "8088")
+
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert ended.told.endswith("See bibwire simulate --help.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(["sync", "--json=1"], "sync"), (["partner", "add", "Peak", "--no-check=1"], "partner add")],
+)
+def test_a_value_that_an_option_does_not_take_names_the_command_s_help(
+    bare: Shell, arguments: list[str], named: str
+) -> None:
+    ended = bare.run(*arguments)
+
+    assert ended.code == 2
+    assert ended.told.endswith(f"does not take a value. See bibwire {named} --help.")
+
+
+@pytest.mark.parametrize("command", ["init", "sync"])
+def test_a_home_below_what_is_no_folder_is_told_without_chmod(bare: Shell, command: str) -> None:
+    ended = bare.run(command, DATABASE_URL=None, HOME="/dev/null/x")
+
+    assert ended.code == 2
+    assert "has to be a folder, not /dev/null/x, and /dev/null is no folder." in ended.told
+    assert ended.err.count("\n") == 1
+    doctor = bare.run("doctor", DATABASE_URL=None, HOME="/dev/null/x")
+    assert "FAIL home: /dev/null is no folder" in doctor.out
+    assert "chmod" not in doctor.out

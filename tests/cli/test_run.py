@@ -88,6 +88,9 @@ def test_a_partner_added_meanwhile_is_taken_up_and_all_ends_on_sigterm(
 
     # As README says of every command: a service manager is to know a stop from an end.
     assert running.process.wait(PATIENCE_SECONDS) == 143
+    # Once: its workers leave the word to it.
+    assert running.told.count("bibwire: stopped. Nothing is lost") == 1
+    assert running.told.endswith("goes on where this one was.\n")
     assert not any(worker.is_running() for worker in workers)
     assert "Traceback" not in running.told
 
@@ -194,6 +197,21 @@ def test_ctrl_c_ends_it_in_order(shell: Shell, running: Running) -> None:
 
     assert running.process.wait(PATIENCE_SECONDS) == 130
     assert "Traceback" not in running.told
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_a_worker_that_is_stopped_says_so(shell: Shell, number: signal.Signals, code: int) -> None:
+    process = shell.start("worker")
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert "Working for this database" in said
+
+    ended = shell.stop(process, number)
+
+    assert ended.code == code
+    assert ended.told == "stopped. Nothing is lost: the next run goes on where this one was."
 
 
 def test_plan_says_how_often_and_why(shell: Shell, peak: rsusim.Account) -> None:

@@ -39,7 +39,7 @@ from bibwire.cli import (
 )
 from bibwire.cli.help import teach
 from bibwire.cli.output import make_safe
-from bibwire.cli.session import ToldToEnd
+from bibwire.cli.session import WHEN_STOPPED, ToldToEnd
 from bibwire.domain.errors import BibwireError, SettingsError
 
 FAILED = 1
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt as error:
         # Whoever knows better how to go on says so.
-        told = str(error) or "stopped. Nothing is lost: the next run goes on where this one was."
+        told = str(error) or WHEN_STOPPED
         _say(told, error, debug)
         return TOLD_TO_END if isinstance(error, ToldToEnd) else STOPPED
     except streams.ReaderGone:

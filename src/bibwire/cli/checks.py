@@ -120,6 +120,9 @@ def _home(to: Examination) -> bool:
         fix = "give the user that runs Bibwire access to it, or set BIBWIRE_HOME"
         to.add("home", "FAIL", f"{home} cannot be used: {why}", fix)
         return False
+    if not existing.is_dir():
+        to.add("home", "FAIL", f"{existing} is no folder", "set BIBWIRE_HOME to a folder")
+        return False
     if existing != home:
         to.add("home", "warn", f"{home} does not exist yet", "bibwire init")
     elif not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):

@@ -67,7 +67,13 @@ class Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        left: list[str] = super().parse_args(ctx, args)
+        try:
+            left: list[str] = super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            # Some of the library's errors do not know of which command they are.
+            if getattr(error, "ctx", None) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
         for param in self.params:
             value = ctx.params.get(param.name)
             if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):

@@ -41,6 +41,10 @@ def read_settings(*, summary: bool = False) -> Settings:
     return settings
 
 
+# Of a command that was stopped, where nobody knows better how to go on.
+WHEN_STOPPED = "stopped. Nothing is lost: the next run goes on where this one was."
+
+
 class ToldToEnd(KeyboardInterrupt):
     """SIGTERM, or the terminal was closed: stop in order, as on Ctrl-C."""
 
@@ -165,15 +169,18 @@ def _check_home(settings: Settings) -> None:
     home = settings.home
     try:
         exists = home.exists()
-        is_folder = home.is_dir()
+        stands_on = next(path for path in (home, *home.parents) if path.exists())
+        is_folder = stands_on.is_dir()
     except OSError as error:
         why = os.strerror(error.errno or 0).lower()
         raise SettingsError(
             f"BIBWIRE_HOME cannot be used, {home}: {why}. Run Bibwire as the user who owns it, give that "
             "user access, or name another folder."
         ) from None
-    if exists and not is_folder:
-        raise SettingsError(f"BIBWIRE_HOME has to be a folder, and {home} is a file.")
+    if not is_folder:
+        where = "" if exists else f", not {home}"
+        what = "a file" if stands_on.is_file() else "no folder"
+        raise SettingsError(f"BIBWIRE_HOME has to be a folder{where}, and {stands_on} is {what}.")
     if exists and not os.access(home, os.R_OK | os.X_OK):
         raise SettingsError(
             f"BIBWIRE_HOME cannot be read, {home}: run Bibwire as the user who owns it, or give the user "

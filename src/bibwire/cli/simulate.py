@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -20,7 +20,18 @@ def simulate(context: typer.Context) -> None:
     """Serve a simulated RunSignup on this machine, to try everything without an account."""
     from rsusim.__main__ import main
 
-    raise typer.Exit(main(context.args, program="bibwire simulate", introduce=introduce))
+    def refuse(message: str) -> NoReturn:
+        raise WrongUse(message, ctx=context)
+
+    raise typer.Exit(main(context.args, program="bibwire simulate", introduce=introduce, refuse=refuse))
+
+
+class WrongUse(typer.BadParameter):
+    """What was typed, in the simulator's words."""
+
+    def format_message(self) -> str:
+        """Return its words alone, without those that are put in front of a value."""
+        return self.message[:1].upper() + self.message[1:]
 
 
 def introduce(world: World, base_url: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -64,7 +64,7 @@ def run(
             await supervise(workers, stop, grace_seconds=GRACE_SECONDS, pause_seconds=LONGEST_PAUSE_SECONDS)
         return stop.exit_code
 
-    raise typer.Exit(work(do, settings, make=False))
+    _end(work(do, settings, make=False))
 
 
 def worker(
@@ -95,7 +95,17 @@ def worker(
             await worker.run(stop)
         return stop.exit_code
 
-    raise typer.Exit(work(do, settings, make=False))
+    _end(work(do, settings, make=False), tells=not supervised)
+
+
+def _end(exit_code: int, *, tells: bool = True) -> NoReturn:
+    """Leave with a word to whoever stopped it; `run` tells for its workers."""
+    from bibwire.cli.session import WHEN_STOPPED
+    from bibwire.cli.terminal import complain
+
+    if exit_code and tells:
+        complain(WHEN_STOPPED)
+    raise typer.Exit(exit_code)
 
 
 def _listen(settings: Settings, port: int | None, host: str | None) -> socket.socket | None:

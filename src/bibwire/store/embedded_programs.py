@@ -165,6 +165,8 @@ def check_reachable(folder: Path, account: Account) -> None:
     if done.returncode == 0:
         return
     closed = Path(os.fsdecode(done.stdout))
+    if not closed.is_dir():
+        raise SettingsError(f"BIBWIRE_HOME has to be a folder, and {closed} is none.")
     raise SettingsError(
         f"For root PostgreSQL runs as the system user {account.name!r}, which cannot enter {closed}: "
         "set BIBWIRE_HOME to a folder such as /var/lib/bibwire, or let others pass with "
