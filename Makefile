@@ -51,8 +51,8 @@ soak: $(STAMP)  ## ten minutes of troubles on real processes, then seasons of al
 	@$(BIN)/python -m tests.ordeal --seed $(or $(SEED),1) --minutes 10
 	@$(BIN)/python -m tests.seasons --seed $(or $(SEED),1) --real-hours $(or $(HOURS),1)
 
-mutants: $(STAMP)  ## known bugs, and how many seasons each takes to be caught (SEEDS=10)
-	@$(BIN)/python -m tests.mutations --seeds $(or $(SEEDS),10)
+mutants: $(STAMP)  ## known bugs, and how many seasons each takes to be caught (SEEDS=15)
+	@$(BIN)/python -m tests.mutations --seeds $(or $(SEEDS),15)
 
 bench: $(STAMP)  ## the figures of docs/performance.md
 	@$(BIN)/python -m bench

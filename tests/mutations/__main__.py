@@ -60,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="of patches; default: all")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=10, help="how many at most for each bug")
+    parser.add_argument("--seeds", type=int, default=15, help="how many at most for each bug")
     parser.add_argument("--hours", type=float, default=0.75, help="how long a season lasts")
     parser.add_argument(
         "--no-baseline", action="store_true", help="the seeds are known to hold without a bug"
