@@ -97,7 +97,9 @@ MACHINES: Final = (
     "no_connections",
     "newer_schema",
 )
-TROUBLES: Final = tuple(sorted(VENDOR + MACHINES))
+# What its owner does.
+OWNER: Final = ("few_calls",)
+TROUBLES: Final = tuple(sorted(VENDOR + MACHINES + OWNER))
 # What is commanded once nothing is wrong, and may not fail.
 CALM: Final = ("sync", "reconcile", "verify", "discover")
 # The part of a season in which things go wrong; after it no trouble lasts.
@@ -148,7 +150,7 @@ class Happening:
     @property
     def is_trouble(self) -> bool:
         """Whether polls may fail, or come late, because of it."""
-        return self.kind in VENDOR or self.kind in MACHINES
+        return self.kind in TROUBLES
 
 
 def a_round(troubles: int) -> int:

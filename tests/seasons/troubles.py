@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 import rsusim
-from bibwire.domain.errors import BibwireError
+from bibwire.domain.errors import BibwireError, SettingsError
 from bibwire.engine.reconcile import ReconcileRequest
+from bibwire.engine.reports import SyncRequest
 from tests.seasons.happenings import VENDOR, Happening
+from tests.seasons.watch import LIMIT_SLACK
 
 if TYPE_CHECKING:
     from tests.seasons.season import Season
@@ -40,6 +43,12 @@ TAKE_LEASES: Final = frozenset(
         "time_outs",
     }
 )
+HOUR_SECONDS: Final = 3600.0
+# So often a person lists everybody of a partner that has hardly any calls left.
+LISTED_ALL_THE_SAME: Final = 3
+LISTED_SECONDS: Final = 60.0
+# A command that failed is given again.
+AGAIN_SECONDS: Final = 20.0
 # So many races are lost while access is taken away without a word.
 LOSSES: Final = 3
 # What a replica lost that took over.
@@ -99,7 +108,7 @@ class Troubles:
     async def happen(self, line: Happening) -> None:
         """Let it be wrong for as long as the line says."""
         self._until.append((line.kind, self._season.now.timestamp() + line.seconds))
-        wrong = self._watch.goes_wrong(line.kind, self._whom(line) if line.kind in APART else None)
+        wrong = self._watch.goes_wrong(line.kind, self._concerned(line))
         own = getattr(self, f"_{line.kind}", None)
         if own is None:
             own = self._habit if line.kind in HABITS else self._vendor
@@ -107,6 +116,12 @@ class Troubles:
             await own(line)
         finally:
             wrong.ended = self._season.now.timestamp()
+
+    def _concerned(self, line: Happening) -> str | None:
+        """Return the partner that is disturbed by it; None: all of them."""
+        if line.kind == "few_calls":
+            return self._busiest()
+        return self._whom(line) if line.kind in APART else None
 
     def _whom(self, line: Happening) -> str | None:
         """Return the partner a fault of the vendor strikes; None: all of them."""
@@ -209,6 +224,60 @@ class Troubles:
         clock.ahead += ahead
         await asyncio.sleep(line.seconds)
         clock.ahead -= ahead
+
+    # Their owner
+
+    async def _few_calls(self, line: Happening) -> None:
+        """
+        A partner may make hardly more calls than it has made, and a person lists all its people all the same.
+
+        Later it may make as many as before.
+        """
+        name = self._busiest()
+        if name is None:
+            return
+        usual, few = self._watch.limit_of(name), self._made()[name] + 6 + line.b % 8
+        if few < usual and await self._limited(name, few):
+            try:
+                # By then nobody goes by the limit of before any more.
+                await asyncio.sleep(LIMIT_SLACK)
+                async with asyncio.timeout(max(line.seconds, LISTED_SECONDS)):
+                    for _ in range(LISTED_ALL_THE_SAME):
+                        self._watch.lists_read.setdefault(name, []).append(self._season.now.timestamp())
+                        with suppress(BibwireError):
+                            await self._season.runtime.engine.sync(SyncRequest(partner=name, full=True))
+                    await asyncio.sleep(HOUR_SECONDS)
+            except TimeoutError:
+                self.ended_early.append(self._season.now.timestamp())
+            await self._limited(name, usual)
+
+    async def _limited(self, name: str, limit: int) -> bool:
+        """Give a partner so many calls an hour, as soon as that can be stored; False: it is gone."""
+        runtime = self._season.runtime
+        if limit > self._watch.limit_of(name):
+            self._watch.limited(name, limit)  # in force before it is known to be
+        while name in self._watch.partners:
+            try:
+                await runtime.partners.limit(name, limit)
+                await runtime.wake_planner()
+            except SettingsError:
+                return False
+            except BibwireError:
+                await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                self._watch.limited(name, limit)
+                self._season.bell.ring()
+                return True
+        return False
+
+    def _busiest(self) -> str | None:
+        made = self._made()
+        return max(self._watch.partners, key=lambda name: (made[name], name), default=None)
+
+    def _made(self) -> Counter[str]:
+        """Count the calls of the last hour, by partner."""
+        since = self._season.now.timestamp() - HOUR_SECONDS
+        return Counter(info.account or "" for info in self._season.world.log.requests if info.at > since)
 
     # Machines
 

@@ -229,9 +229,10 @@ class Watch:
         if not limits:
             return
         at = calls[-1]
-        in_force = [limit for since, limit in limits if since >= at - LIMIT_SLACK]
+        in_force = [limit for since, limit in limits if at - LIMIT_SLACK <= since <= at]
         in_force += [limit for since, limit in limits if since < at - LIMIT_SLACK][-1:]
-        most = max(in_force)
+        # It is noted once it is stored: a partner that was just added may have been polled before.
+        most = max(in_force, default=limits[0][1])
         if len(calls) > most:
             self.checks["full hours"] += at - calls[-most - 1] < 1.5 * HOUR
             assert at - calls[-most - 1] >= HOUR, (
