@@ -95,3 +95,14 @@ def test_who_follows_a_quiet_feed_ends_with_its_reader(
     with process.stderr:
         wait_until(lambda: process.poll() is not None)
         assert (process.returncode, process.stderr.read()) == (0, "")
+
+
+def test_unbuffered_output_stays_unbuffered() -> None:
+    writes = "streams.outlast_readers(); sys.stdout.write('before '); os.write(1, b'after'); os._exit(0)"
+    said = subprocess.run(
+        [sys.executable, "-c", f"import os, sys; from bibwire.cli import streams; {writes}"],
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE_SECONDS,
+    ).stdout
+    assert said == b"before after"

@@ -94,8 +94,10 @@ def _outlasting(stream: TextIO, descriptor: int) -> TextIO:
     if type(raw) is not io.FileIO or raw.fileno() != descriptor:
         return stream
     stream.flush()
+    outlasting = _Outlasting(descriptor)
     return io.TextIOWrapper(
-        io.BufferedWriter(_Outlasting(descriptor)),
+        # With PYTHONUNBUFFERED nothing waits in between.
+        outlasting if raw is stream.buffer else io.BufferedWriter(outlasting),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
