@@ -140,6 +140,7 @@ class Story:
         people = [n for n, r in world.registrations.items() if r.head.status == "active"]
         gone = [n for n, r in world.registrations.items() if r.head.status != "active"]
         one = people[line.a % len(people)] if people else None
+        wearing = [number for number in people if world.registrations[number].head.bib_num is not None]
         after = float(random.choice((0, 0, 0, 2, 5))) or None
         match line.kind:
             case "register":
@@ -215,9 +216,13 @@ class Story:
             case "assign_bib":
                 world.assign_bib(one, 1 + line.b % 2000, published_after=after)
             case "clear_bib":
-                world.clear_bib(one, published_after=after)
+                if not wearing:
+                    return False
+                world.clear_bib(wearing[line.a % len(wearing)], published_after=after)
             case "swap_bibs":
-                world.swap_bibs(one, people[line.b % len(people)], published_after=after)
+                world.swap_bibs(
+                    one, (wearing or people)[line.b % len(wearing or people)], published_after=after
+                )
             case "transfer":
                 world.transfer(one, event, bool(line.b & 1), published_after=after)
             case "defer":

@@ -17,7 +17,7 @@ from bibwire.domain.errors import BibwireError, SettingsError
 from bibwire.engine.reconcile import ReconcileRequest
 from bibwire.engine.reports import SyncRequest
 from tests.seasons.happenings import VENDOR, Happening
-from tests.seasons.watch import LIMIT_SLACK
+from tests.seasons.watch import LIMIT_SLACK, RETRY_AFTER
 
 if TYPE_CHECKING:
     from tests.seasons.season import Season
@@ -134,7 +134,7 @@ class Troubles:
             kind=line.kind,
             partner=self._whom(line),
             times=None,
-            retry_after=30 if line.kind == "http_429" else None,
+            retry_after=int(RETRY_AFTER) if line.kind == "http_429" else None,
             # Slower than that, and who asked is gone before it is answered.
             seconds=line.seconds if line.kind == "hang" else 12.0,
             rows=ODD_ROWS,

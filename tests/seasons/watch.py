@@ -38,6 +38,9 @@ RECOVERY_OF: Final = {"http_429": 960.0, "short_race_list": LISTED_WITHIN}
 SLACK: Final = 15.0
 # Who asks counts a call before it is sent, and may have been told another limit since.
 LIMIT_SLACK: Final = 60.0
+# What RunSignup asks for where it answers that there were too many calls; and who was about to call calls.
+RETRY_AFTER: Final = 30.0
+ABOUT_TO_CALL: Final = 2.0
 # A call of a hot race is waited for so long; the simulated vendor goes on with one that hangs.
 CALL_SECONDS: Final = 20.0
 # Answers that bring what was asked for, sooner or later, and more besides; or cannot be told from such.
@@ -118,6 +121,8 @@ class Watch:
         # When access to a race was taken away without a word, and when people had all lists read.
         self.lost: dict[tuple[str, int], float] = {}
         self.lists_read: dict[str, list[float]] = {}
+        # Since when each partner has to pause.
+        self._pausing: dict[str, float] = {}
         # When calls began that hang.
         self._hung: list[float] = []
         # Somebody holds the registrations: nobody can read them.
@@ -143,6 +148,12 @@ class Watch:
         return any(
             each.disturbs(name, since - max(recovery, RECOVERY_OF.get(each.kind, 0.0)))
             for each in self._wrong
+        )
+
+    def _is_else_wrong(self, kind: str, name: str, since: float, until: float) -> bool:
+        """Say whether something else than this was wrong for a partner between two instants."""
+        return any(
+            each.kind != kind and each.began <= until and each.disturbs(name, since) for each in self._wrong
         )
 
     def known_at(self, name: str, race_id: int) -> float:
@@ -197,6 +208,7 @@ class Watch:
             for name in self.partners:
                 self._never_fresher_than_true(name)
                 self._nobody_is_taken_for_gone(name)
+                self._no_race_is_taken_for_gone(name, now)
             for name in self.partners.keys() - self.partners_paused:
                 self._what_fails_is_told(name, now)
                 self._polled(name, now)
@@ -206,6 +218,7 @@ class Watch:
         for info in requests[self._logged :]:
             account = info.account or ""
             self._in_flight(info)
+            self._pause(info)
             self._calls.setdefault(account, []).append(info.at)
             self._budget(account)
             if info.endpoint == "participants":
@@ -222,6 +235,23 @@ class Watch:
         self.checks["in flight"] += 1
         if info.fault == "hang":
             self._hung.append(info.at)
+
+    def _pause(self, info: rsusim.RequestInfo) -> None:
+        """Who is asked for a pause makes one, unless what is stored of it may be lost."""
+        name = info.account or ""
+        since = self._pausing.get(name)
+        if (
+            since is not None
+            and since + ABOUT_TO_CALL < info.at < since + RETRY_AFTER - ABOUT_TO_CALL
+            and not self._is_else_wrong("http_429", name, since, info.at)
+            and self.partners.get(name, since) < since
+        ):
+            raise AssertionError(
+                f"{name}: a call at {_utc(info.at)}, and RunSignup asked at {_utc(since)} for a pause"
+            )
+        if info.status == 429:
+            self._pausing[name] = info.over_at or info.at
+            self.checks["pauses"] += 1
 
     def _budget(self, name: str) -> None:
         """When a call is made, no more are in its hour than the limit in force."""
@@ -325,6 +355,28 @@ class Watch:
             is_there = event.published and not world.races[event.race_id].removed
             assert not (is_there and found.head.status == "active"), (
                 f"{name}: {row['registration_id']} of race {event.race_id} is marked as absent, and is not"
+            )
+
+    def _no_race_is_taken_for_gone(self, name: str, now: float) -> None:
+        """No race is marked as gone that a partner can read, whatever a list lacks."""
+        gone = self._season.rows(
+            "SELECT r.race_id FROM bibwire.races AS r JOIN bibwire.partners AS p USING (partner_id)"
+            " WHERE p.name = %(name)s AND r.removed_at IS NOT NULL",
+            name=name,
+        )
+        world = self._season.world
+        listed = now - LISTED_WITHIN
+        if (
+            name in self.partners_paused
+            or self.partners[name] > listed
+            or self._is_else_wrong("short_race_list", name, listed, now)
+        ):
+            return  # a list that shows it again may not have been read
+        for row in gone:
+            race_id = row["race_id"]
+            is_there = not world.races[race_id].removed and world.may_read(name, race_id)
+            assert not is_there or listed < self.changed.get((name, race_id), 0.0), (
+                f"{name}: race {race_id} is marked as gone, and is not"
             )
 
     def _told(self, name: str) -> dict[int, tuple[bool, bool]]:
