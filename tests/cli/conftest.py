@@ -15,7 +15,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -198,7 +198,7 @@ def world() -> rsusim.World:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, database_url: str, simulator: rsusim.Server) -> Shell:
+def shell(tmp_path: Path, database_url: str, simulator: rsusim.Server) -> Iterator[Shell]:
     secrets = [
         secret
         for account in simulator.world.accounts.values()
@@ -210,7 +210,12 @@ def shell(tmp_path: Path, database_url: str, simulator: rsusim.Server) -> Shell:
             account.bearer_token,
         )
     ]
-    return Shell(tmp_path, secrets, BIBWIRE_DATABASE_URL=database_url, BIBWIRE_API_URL=simulator.base_url)
+    shell = Shell(tmp_path, secrets, BIBWIRE_DATABASE_URL=database_url, BIBWIRE_API_URL=simulator.base_url)
+    yield shell
+    for process in shell.started:
+        if process.poll() is None:  # of a test that failed
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture

@@ -203,7 +203,10 @@ def test_ctrl_c_ends_it_in_order(shell: Shell, running: Running) -> None:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
 )
 def test_a_worker_that_is_stopped_says_so(shell: Shell, number: signal.Signals, code: int) -> None:
+    # Tests that are run with nohup ignore it, and what they start would too.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     process = shell.start("worker")
+    signal.signal(signal.SIGHUP, before)
     assert process.stderr is not None
     said = process.stderr.readline()
     assert "Working for this database" in said
