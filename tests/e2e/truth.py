@@ -67,6 +67,7 @@ _REMOVED_MONEY: Final = (
     "processing_fee_paid_by_race",
     "amount_paid",
 )
+_EDITS: Final = ("edited", "bib_assigned", "bib_changed", "bib_cleared")
 _EASTERN: Final = ZoneInfo("America/New_York")
 _METRES: Final = {"5K": Decimal(5000), "10K": Decimal(10000)}
 
@@ -286,6 +287,8 @@ class Replay:
             assert old != new, change
             person[column] = new
         after = _in_force(person)
+        if change["kind"] in _EDITS:
+            assert change["kind"] == _edit_of(before, after), f"a bib goes from {before} to {after}: {change}"
         path = self.bibs.setdefault(number, [None])
         assert path[-1] == before
         if before == after:
@@ -294,6 +297,15 @@ class Replay:
         assert told is not None, f"the bib change from {before} to {after} is not told: {change}"
         assert (told["registration_id"], told["bib_from"], told["bib_to"]) == (number, before, after), told
         path.append(after)
+
+
+def _edit_of(before: int | None, after: int | None) -> str:
+    """Return the kind of an edit, by the bib in force (design.md, section 5)."""
+    if before == after:
+        return "edited"
+    if before is None:
+        return "bib_assigned"
+    return "bib_cleared" if after is None else "bib_changed"
 
 
 def assert_feed_is_sound(rows: Rows, *accounts: rsusim.Account | str) -> None:
