@@ -86,7 +86,7 @@ def main() -> int:
         found = seen(patch, chosen.seed, chosen.seeds)
         told = f"NOT SEEN in {chosen.seeds} seeds"
         if found is not None:
-            told = f"seed {chosen.seed + found[0] - 1}: {found[1][:150]}"
+            told = f"seed {chosen.seed + found[0] - 1}: {found[1][:300]}"
         print(f"{patch.stem}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
         return found is None
 
