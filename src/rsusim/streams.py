@@ -34,9 +34,12 @@ def _outlasting(stream: TextIO) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     stream.flush()
+    outlasting = _Outlasting(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(_Outlasting(stream.fileno(), "w", closefd=False)),
+        # With PYTHONUNBUFFERED nothing waits in between.
+        outlasting if isinstance(stream.buffer, io.FileIO) else io.BufferedWriter(outlasting),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
     )

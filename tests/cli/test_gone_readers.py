@@ -97,10 +97,11 @@ def test_who_follows_a_quiet_feed_ends_with_its_reader(
         assert (process.returncode, process.stderr.read()) == (0, "")
 
 
-def test_unbuffered_output_stays_unbuffered() -> None:
+@pytest.mark.parametrize("program", ["bibwire.cli", "rsusim"])
+def test_unbuffered_output_stays_unbuffered(program: str) -> None:
     writes = "streams.outlast_readers(); sys.stdout.write('before '); os.write(1, b'after'); os._exit(0)"
     said = subprocess.run(
-        [sys.executable, "-c", f"import os, sys; from bibwire.cli import streams; {writes}"],
+        [sys.executable, "-c", f"import os, sys; from {program} import streams; {writes}"],
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         timeout=PATIENCE_SECONDS,
